@@ -1,0 +1,84 @@
+"""Replace the convolutions of any module by kervolutions, keeping the weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from edgeconv.nn.kervolution import Kerv1d, Kerv2d
+
+Where = str | Callable[[str, nn.Module], bool]
+"""Which layers: a regular expression that matches somewhere in the dotted name, or a predicate of (name, module)."""
+
+_LAYERS: dict[type[nn.Module], type[Kerv1d] | type[Kerv2d]] = {
+    nn.Conv1d: Kerv1d,
+    nn.Conv2d: Kerv2d,
+    Kerv1d: Kerv1d,
+    Kerv2d: Kerv2d,
+}
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def convert(model: _Module, kernel: str = "polynomial", *, where: Where | None = None, **parameters: Any) -> _Module:
+    """Turn a model's `Conv1d` and `Conv2d` layers into kervolutions, in place.
+
+    Weights, biases, device, dtype, training mode and `requires_grad` stay as they are; so do names, hence state dicts
+    (plus the kernel's own parameters). A layer used in two places stays shared. Kervolutions are converted too (their
+    kernel changes); subclasses of Conv1d and Conv2d that others wrote are left alone.
+
+    Args:
+        model: The module to convert; if it is itself a convolution, its replacement is returned.
+        kernel: As in `Kerv2d`.
+        where: Which layers to convert; all by default.
+        **parameters: `degree`, `balance`, `gamma`, `scale` and `learnable`, as in `Kerv2d`.
+
+    Returns:
+        The converted model.
+
+    Raises:
+        ValueError: No layer matches, or a parameter is out of range.
+    """
+    replacements: dict[int, nn.Module] = {}
+    for name, module in model.named_modules():
+        if type(module) in _LAYERS and _selected(where, name, module):
+            replacements[id(module)] = _replacement(module, kernel, parameters)
+    if not replacements:
+        raise ValueError(f"no Conv1d or Conv2d layer matches where={where!r}")
+    if id(model) in replacements:
+        return replacements[id(model)]  # type: ignore[return-value]
+    for parent in list(model.modules()):
+        for child_name, child in parent._modules.items():
+            if child is not None and id(child) in replacements:
+                setattr(parent, child_name, replacements[id(child)])
+    return model
+
+
+def _selected(where: Where | None, name: str, module: nn.Module) -> bool:
+    if where is None:
+        return True
+    return re.search(where, name) is not None if isinstance(where, str) else bool(where(name, module))
+
+
+def _replacement(layer: nn.Module, kernel: str, parameters: dict[str, Any]) -> nn.Module:
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
+    new = _LAYERS[type(layer)](
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,  # type: ignore[arg-type]
+        layer.stride,  # type: ignore[arg-type]
+        layer.padding,  # type: ignore[arg-type]
+        layer.dilation,  # type: ignore[arg-type]
+        layer.groups,
+        layer.bias is not None,
+        layer.padding_mode,  # type: ignore[arg-type]
+        layer.weight.device,
+        layer.weight.dtype,
+        kernel=kernel,
+        **parameters,
+    )
+    new.weight, new.bias = layer.weight, layer.bias
+    return new.train(layer.training)
