@@ -1,0 +1,301 @@
+"""Checkpoints: a `.pt` file in, a model with what must travel with it out. Safe by default.
+
+The format is a plain dictionary written by `torch.save`, read back with `weights_only=True`:
+
+    format          "edgeconv.checkpoint"
+    format_version  1
+    architecture    name in the model registry (`edgeconv models`)
+    config          keyword arguments of the architecture, JSON-able
+    state_dict      parameters and buffers
+    input_shape     (C, H, W) of one input
+    normalization   {"mean": [...], "std": [...]} that inputs in [0, 1] went through, or None
+    class_names     list of str, or None
+    training        how it came about: command, seed, curves; or None
+
+Also taken: a bare state dict (with `architecture`), an `ExportedProgram` (`.pt2`), and, only with `trust_pickle`, a
+pickled module. Needs the `export` extra (torch).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from edgeconv.errors import CheckpointError
+from edgeconv.files import atomic_output
+from edgeconv.pt2 import load_exported_program
+
+FORMAT = "edgeconv.checkpoint"
+FORMAT_VERSION = 1
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model and its metadata.
+
+    Attributes:
+        module: The model in evaluation mode.
+        program: The `ExportedProgram` the module came from, if the file was a `.pt2`.
+        architecture: Registry name, or what the file is ("exported program", the class of a pickled module).
+        config: Keyword arguments of the architecture.
+        input_shape: (C, H, W) of one input, if the file says.
+        normalization: Mean and standard deviation per channel, if the file says.
+        class_names: Names of the classes, if the file says.
+        training: The training record, if the file has one.
+        source_sha256: Hash of the file.
+    """
+
+    module: nn.Module
+    architecture: str
+    source_sha256: str
+    program: ExportedProgram | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    input_shape: tuple[int, ...] | None = None
+    normalization: dict[str, list[float]] | None = None
+    class_names: list[str] | None = None
+    training: dict[str, Any] | None = None
+
+
+def save_checkpoint(
+    path: StrPath,
+    model: nn.Module,
+    *,
+    architecture: str,
+    config: Mapping[str, Any],
+    input_shape: Sequence[int],
+    normalization: Mapping[str, Sequence[float]] | None = None,
+    class_names: Sequence[str] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint that `load_checkpoint` and `edgeconv export` take without further options.
+
+    Args:
+        path: The `.pt` file; written whole or not at all.
+        model: Its state dict is saved.
+        architecture: Name in the model registry.
+        config: Keyword arguments that build the architecture; JSON-able.
+        input_shape: (C, H, W) of one input.
+        normalization: {"mean": per channel, "std": per channel} for inputs in [0, 1].
+        class_names: One name per output class.
+        training: Anything JSON-able worth keeping about how the weights came about.
+
+    Raises:
+        InputError: The file cannot be written.
+        ValueError: config or training is not JSON-able.
+    """
+    for name, value in (("config", config), ("training", training)):
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} must be JSON-able: {error}") from error
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "architecture": architecture,
+        "config": dict(config),
+        "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        "input_shape": [int(size) for size in input_shape],
+        "normalization": {key: [float(v) for v in values] for key, values in normalization.items()}
+        if normalization
+        else None,
+        "class_names": list(class_names) if class_names else None,
+        "training": dict(training) if training else None,
+    }
+    with atomic_output(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(
+    path: StrPath,
+    *,
+    architecture: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    trust_pickle: bool = False,
+) -> Checkpoint:
+    """Load a model from a checkpoint, a bare state dict, an `ExportedProgram` or (only if trusted) a pickled module.
+
+    Nothing in the file is executed unless `trust_pickle` is set.
+
+    Args:
+        path: A `.pt`, `.pth` or `.pt2` file.
+        architecture: Registry name for a bare state dict.
+        config: Keyword arguments of the architecture for a bare state dict.
+        trust_pickle: Unpickle whole modules. Only for files whose author you trust: unpickling runs their code.
+
+    Returns:
+        The model in evaluation mode and its metadata.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, foreign, unsafe, or does not fit the architecture.
+    """
+    source = Path(path)
+    content, sha256 = _read(source, trust_pickle)
+    if isinstance(content, ExportedProgram):
+        return Checkpoint(content.module(), "exported program", sha256, program=content)
+    if isinstance(content, nn.Module):
+        return Checkpoint(content.eval(), type(content).__name__, sha256)
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{source} holds a {type(content).__name__}, not a model.",
+            "Save it with edgeconv.save_checkpoint, or save model.state_dict() and pass --arch.",
+        )
+    if content.get("format") == FORMAT:
+        return _from_checkpoint(source, content, sha256, architecture)
+    return _from_state_dict(source, content, sha256, architecture, config)
+
+
+def _read(source: Path, trust_pickle: bool) -> tuple[object, str]:
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read {source}: {error.strerror}.", "Check the path; `edgeconv train` makes a checkpoint."
+        ) from error
+    if not data:
+        raise CheckpointError(f"{source} is empty.", "Copy or save the checkpoint again.")
+    sha256 = hashlib.sha256(data).hexdigest()
+    if data[:2] == b"PK":
+        names = _archive_names(source)
+        if any(name.endswith("/archive_format") or name == "archive_format" for name in names):
+            return load_exported_program(source, trust_pickle=trust_pickle), sha256
+        if any(name.endswith("constants.pkl") for name in names):
+            raise CheckpointError(
+                f"{source} is a TorchScript archive, which this version does not take.",
+                "Save the original module's state_dict() and pass --arch, or torch.export it to a .pt2.",
+            )
+        if not any(name.endswith("data.pkl") for name in names):
+            raise CheckpointError(f"{source} is a zip file, but not one that PyTorch wrote.", _FOREIGN_REMEDY)
+    elif data[:1] != b"\x80":
+        raise CheckpointError(f"{source} is not a PyTorch file.", _FOREIGN_REMEDY)
+    try:
+        return torch.load(source, map_location="cpu", weights_only=not trust_pickle), sha256
+    except pickle.UnpicklingError as error:
+        if trust_pickle:
+            raise CheckpointError(f"{source} is damaged: {_first_line(error)}", _DAMAGED_REMEDY) from error
+        raise CheckpointError(
+            f"{source} holds pickled Python objects; loading them would run code from the file.",
+            "Save model.state_dict() instead and pass --arch, or, only if you trust its author, add --trust-pickle.",
+        ) from error
+    except Exception as error:  # torch.load raises whatever its readers meet in a damaged file
+        if trust_pickle and isinstance(error, AttributeError | ModuleNotFoundError):
+            raise CheckpointError(
+                f"{source} needs a class that is not importable here: {_first_line(error)}",
+                "Install or import the code that defines the model, or save model.state_dict() and pass --arch.",
+            ) from error
+        raise CheckpointError(f"{source} is damaged: {_first_line(error)}", _DAMAGED_REMEDY) from error
+
+
+_FOREIGN_REMEDY = "Pass a .pt or .pth checkpoint or a .pt2 ExportedProgram; an .onnx file is already exported."
+_DAMAGED_REMEDY = "Copy or download it again and compare the file sizes."
+
+
+def _archive_names(source: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise CheckpointError(f"{source} is damaged: {damaged} fails its checksum.", _DAMAGED_REMEDY)
+            return archive.namelist()
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+        raise CheckpointError(f"{source} is truncated or damaged: {_first_line(error)}", _DAMAGED_REMEDY) from error
+
+
+def _from_checkpoint(source: Path, content: dict[str, Any], sha256: str, architecture: str | None) -> Checkpoint:
+    if content.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{source} has checkpoint format {content.get('format_version')}; this edgeconv reads {FORMAT_VERSION}.",
+            "Install the edgeconv version that wrote it, or a newer one.",
+        )
+    name = content.get("architecture")
+    missing = [key for key in ("architecture", "config", "state_dict", "input_shape") if content.get(key) is None]
+    if missing or not isinstance(name, str) or not isinstance(content["config"], dict):
+        raise CheckpointError(
+            f"{source} is an edgeconv checkpoint without a usable {', '.join(missing) or 'architecture or config'}.",
+            "Write it again with edgeconv.save_checkpoint.",
+        )
+    if architecture is not None and architecture != name:
+        raise CheckpointError(
+            f"{source} holds a {name}, not a {architecture}.", f"Drop --arch, or pass --arch {name}."
+        )
+    module = _build(source, name, content["config"], content["state_dict"])
+    return Checkpoint(
+        module,
+        name,
+        sha256,
+        config=content["config"],
+        input_shape=tuple(int(size) for size in content["input_shape"]),
+        normalization=content.get("normalization"),
+        class_names=content.get("class_names"),
+        training=content.get("training"),
+    )
+
+
+def _from_state_dict(
+    source: Path, content: dict[str, Any], sha256: str, architecture: str | None, config: Mapping[str, Any] | None
+) -> Checkpoint:
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content.get(key), Mapping):
+            content = dict(content[key])
+            break
+    if not content or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        raise CheckpointError(
+            f"{source} is neither an edgeconv checkpoint nor a state dict.",
+            "Save it with edgeconv.save_checkpoint, or save model.state_dict() and pass --arch.",
+        )
+    if architecture is None:
+        raise CheckpointError(
+            f"{source} is a bare state dict, which does not say its architecture.",
+            "Add --arch NAME (and --config KEY=VALUE where it needs one); `edgeconv models` lists the names.",
+        )
+    if all(key.startswith("module.") for key in content):  # saved from a DataParallel wrapper
+        content = {key.removeprefix("module."): value for key, value in content.items()}
+    from edgeconv.models.registry import model_info
+
+    settings = dict(config or {})
+    module = _build(source, architecture, settings, content)
+    return Checkpoint(
+        module, architecture, sha256, config=settings, input_shape=model_info(architecture, **settings).input_shape
+    )
+
+
+def _build(source: Path, architecture: str, config: dict[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    from edgeconv.models.registry import create
+
+    module = create(architecture, **config)
+    expected = module.state_dict()
+    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    misfits = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in expected.keys() & state.keys()
+        if state[key].shape != expected[key].shape
+    ]
+    if missing or unexpected or misfits:
+        details = [_some("missing: ", missing), _some("not in the model: ", unexpected), _some("", sorted(misfits))]
+        raise CheckpointError(
+            f"{source} does not fit {architecture}: {'; '.join(detail for detail in details if detail)}.",
+            "Check --arch and --config against how the weights were trained; `edgeconv models` lists both.",
+        )
+    module.load_state_dict(dict(state))
+    return module.eval()
+
+
+def _some(prefix: str, names: list[str], most: int = 4) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{prefix}{', '.join(names[:most])}{rest}" if names else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
