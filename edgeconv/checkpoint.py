@@ -11,6 +11,7 @@ The format is a plain dictionary written by `torch.save`, read back with `weight
     normalization   {"mean": [...], "std": [...]} that inputs in [0, 1] went through, or None
     class_names     list of str, or None
     training        how it came about: command, seed, curves; or None
+    samples         {"images": (N, C, H, W) uint8, "labels": (N) int64}, real inputs to check exports on; or None
 
 Also taken: a bare state dict (with `architecture`), an `ExportedProgram` (`.pt2`), and, only with `trust_pickle`, a
 pickled module. Needs the `export` extra (torch).
@@ -55,6 +56,7 @@ class Checkpoint:
         normalization: Mean and standard deviation per channel, if the file says.
         class_names: Names of the classes, if the file says.
         training: The training record, if the file has one.
+        samples: Real inputs, as uint8 "images" (N, C, H, W) and int64 "labels" (N), if the file has some.
         source_sha256: Hash of the file.
     """
 
@@ -67,6 +69,7 @@ class Checkpoint:
     normalization: dict[str, list[float]] | None = None
     class_names: list[str] | None = None
     training: dict[str, Any] | None = None
+    samples: dict[str, Tensor] | None = None
 
 
 def save_checkpoint(
@@ -79,6 +82,7 @@ def save_checkpoint(
     normalization: Mapping[str, Sequence[float]] | None = None,
     class_names: Sequence[str] | None = None,
     training: Mapping[str, Any] | None = None,
+    samples: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint that `load_checkpoint` and `edgeconv export` take without further options.
 
@@ -91,11 +95,15 @@ def save_checkpoint(
         normalization: {"mean": per channel, "std": per channel} for inputs in [0, 1].
         class_names: One name per output class.
         training: Anything JSON-able worth keeping about how the weights came about.
+        samples: A few real inputs, so that every export can be checked on them: "images", (N, C, H, W) in uint8, and
+            "labels", (N).
 
     Raises:
         InputError: The file cannot be written.
-        ValueError: config or training is not JSON-able.
+        ValueError: config or training is not JSON-able, or samples are not of this form.
     """
+    if samples is not None:
+        _check_samples(samples, input_shape)
     for name, value in (("config", config), ("training", training)):
         try:
             json.dumps(value)
@@ -113,9 +121,22 @@ def save_checkpoint(
         else None,
         "class_names": list(class_names) if class_names else None,
         "training": dict(training) if training else None,
+        "samples": {name: tensor.detach().cpu() for name, tensor in samples.items()} if samples else None,
     }
     with atomic_output(path) as temporary:
         torch.save(content, temporary)
+
+
+def _check_samples(samples: Mapping[str, Tensor], input_shape: Sequence[int]) -> None:
+    images, labels = samples.get("images"), samples.get("labels")
+    if (
+        images is None
+        or labels is None
+        or images.dtype != torch.uint8
+        or tuple(images.shape[1:]) != tuple(input_shape)
+        or tuple(labels.shape) != (len(images),)
+    ):
+        raise ValueError(f"samples must be uint8 images (N, {', '.join(map(str, input_shape))}) and N labels")
 
 
 def load_checkpoint(
@@ -240,6 +261,7 @@ def _from_checkpoint(source: Path, content: dict[str, Any], sha256: str, archite
         normalization=content.get("normalization"),
         class_names=content.get("class_names"),
         training=content.get("training"),
+        samples=content.get("samples"),
     )
 
 
@@ -266,9 +288,9 @@ def _from_state_dict(
 
     settings = dict(config or {})
     module = _build(source, architecture, settings, content)
-    return Checkpoint(
-        module, architecture, sha256, config=settings, input_shape=model_info(architecture, **settings).input_shape
-    )
+    shape = model_info(architecture).input_shape
+    channels = int(settings.get("in_channels", shape[0]))
+    return Checkpoint(module, architecture, sha256, config=settings, input_shape=(channels, *shape[1:]))
 
 
 def _build(source: Path, architecture: str, config: dict[str, Any], state: Mapping[str, Tensor]) -> nn.Module:

@@ -1,0 +1,193 @@
+"""A PyTorch module or ExportedProgram becomes an ONNX graph in which every edgeconv operator is a single node."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import onnx
+import torch
+from onnxscript import values
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from edgeconv.errors import EdgeconvError, InputError
+from edgeconv.ops.kervolution import DOMAIN, OPERATORS, PLUGIN_ATTRIBUTES, VERSION, KervolutionOperator
+from edgeconv.ops.schema import register_schemas
+
+MIN_OPSET, MAX_OPSET = 18, 23
+"""The range of standard opsets that files can be written in: the functions' own, and what the exporter knows."""
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Node metadata that says from which module a node comes; it is kept, for the parity report names layers by it."""
+
+# Shipped in the file, its IR version must be one that ONNX Runtime 1.18 and TensorRT 10.3 read; node metadata needs 10.
+_IR_VERSION = 10
+
+
+def torch_to_onnx(
+    module: nn.Module | ExportedProgram,
+    example_inputs: Sequence[Tensor],
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    opset: int = MIN_OPSET,
+) -> onnx.ModelProto:
+    """Export without function bodies.
+
+    Args:
+        module: In evaluation mode, or a program, whose dynamic axes are then its own.
+        example_inputs: Positional inputs to trace with.
+        example_kwargs: Keyword inputs to trace with.
+        dynamic_shapes: As `torch.export.export` takes it.
+        input_names: Names of the graph's inputs; by default the parameter names of `forward`.
+        output_names: Names of the graph's outputs.
+        opset: Standard opset, `MIN_OPSET` to `MAX_OPSET`.
+
+    Raises:
+        InputError: The opset is out of range, the inputs do not fit, or the model cannot be traced.
+    """
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise InputError(f"opset {opset} is not supported.", f"Use --opset {MIN_OPSET} to {MAX_OPSET}.")
+    register_schemas()
+    with _quiet():
+        program = module
+        if not isinstance(program, ExportedProgram):
+            program = _trace(program, example_inputs, example_kwargs, dynamic_shapes)
+        try:
+            exported = torch.onnx.export(
+                program,
+                tuple(example_inputs),
+                kwargs=dict(example_kwargs or {}),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                input_names=input_names,
+                output_names=output_names,
+                custom_translation_table=translations(),
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise InputError(f"the traced model cannot be written as ONNX: {_cause(error)}") from error
+    assert exported is not None
+    model = exported.model_proto
+    written = next(entry.version for entry in model.opset_import if not entry.domain)
+    if written != opset:
+        raise EdgeconvError(
+            f"PyTorch's exporter wrote opset {written}; the graph cannot be converted to opset {opset}.",
+            f"Export with --opset {written}.",
+        )
+    _clean(model)
+    return model
+
+
+class HalfPrecision(nn.Module):
+    """A copy of a model that computes in float16 and keeps float32 inputs and outputs."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).half()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model on the inputs in float16; floating outputs come back in float32."""
+
+        def cast(tree: Any, dtype: torch.dtype) -> Any:
+            return torch.utils._pytree.tree_map_only(
+                Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, tree
+            )
+
+        return cast(self.module(*cast(args, torch.float16), **cast(kwargs, torch.float16)), torch.float32)
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return the exporter's translation table: each torch operator of edgeconv becomes the ONNX node of its name."""
+    import edgeconv.ops.kervolution_torch  # noqa: F401  (registers the torch operators)
+
+    return {getattr(torch.ops.edgeconv, name).default: _translation(operator) for name, operator in OPERATORS.items()}
+
+
+def _translation(operator: KervolutionOperator) -> Callable[..., Any]:
+    node = getattr(values.Opset(DOMAIN, VERSION), operator.name)
+    tensors = len(operator.inputs) - 1
+
+    def translate(*args: Any) -> Any:
+        inputs, bias, window = args[:tensors], args[tensors], args[tensors + 1 :]
+        attributes: dict[str, Any] = dict(zip(("strides", "pads", "dilations", "group"), window, strict=False))
+        if operator.has_degree:
+            attributes["degree"] = window[4]
+        # The bias is passed even if there is none: the reference evaluator wants as many inputs as the function has.
+        return node(*inputs, bias, kernel_shape=list(inputs[1].shape[2:]), **attributes, **PLUGIN_ATTRIBUTES)
+
+    return translate
+
+
+def _trace(
+    module: nn.Module, inputs: Sequence[Tensor], kwargs: Mapping[str, Any] | None, dynamic_shapes: Any
+) -> ExportedProgram:
+    if isinstance(module, HalfPrecision) and dynamic_shapes:  # its forward takes *args and **kwargs
+        shapes = list(dynamic_shapes.values())
+        dynamic_shapes = {"args": tuple(shapes[: len(inputs)])}
+        if kwargs:
+            dynamic_shapes["kwargs"] = dict(zip(kwargs, shapes[len(inputs) :], strict=True))
+    try:
+        return torch.export.export(
+            module.eval(), tuple(inputs), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
+        )
+    except (InputError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # the tracer runs the user's code, which may raise anything
+        text = str(error)
+        if "dynamic" in text.lower() and ("constraint" in text.lower() or "specializ" in text.lower()):
+            raise InputError(
+                f"an axis that was asked to be dynamic is fixed by the model: {_cause(error)}",
+                "Export with --static, or name only the axes that may change in --shapes.",
+            ) from error
+        shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in inputs)
+        raise InputError(
+            f"the model cannot be traced with an input of shape {shapes}: {_cause(error)}",
+            "Check --shapes against what the model takes; control flow that depends on data cannot be exported.",
+        ) from error
+
+
+def _clean(model: onnx.ModelProto) -> None:
+    """Remove what only concerns the exporting machine (source paths, graph dumps); keep the layers' names."""
+    model.ir_version = _IR_VERSION
+    del model.functions[:]
+    for node in model.graph.node:
+        kept = [entry for entry in node.metadata_props if entry.key == SCOPES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+        node.doc_string = ""
+        operator = OPERATORS.get(node.op_type) if node.domain == DOMAIN else None
+        if operator is not None and len(node.input) < len(operator.inputs):
+            node.input.extend([""] * (len(operator.inputs) - len(node.input)))
+    del model.graph.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    model.graph.doc_string = ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's remarks about packages that it would also support."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return (str(root).strip() or type(root).__name__).splitlines()[0]

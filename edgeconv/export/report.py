@@ -1,0 +1,155 @@
+"""The parity report: what was compared, how far apart the results were, and what that means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Differences of one output: largest and mean absolute one, number of elements, and the verdict."""
+
+    maximum: float
+    mean: float
+    count: int
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """An output passes if every element differs by at most atol + rtol · rms of the expected output.
+
+    Attributes:
+        atol: In the output's units.
+        rtol: Relative to the root mean square of the output PyTorch gives, so that the many elements near zero of a
+            deep network's output are not held to digits that float32 does not have.
+    """
+
+    atol: float
+    rtol: float
+
+    def errors(self, expected: npt.NDArray[Any], actual: npt.NDArray[Any]) -> Errors:
+        """Compare two arrays of one shape.
+
+        Infinities and NaN that stand in both places count as equal, but an output without any finite element proves
+        nothing and does not pass.
+        """
+        want, got = np.asarray(expected, np.float64), np.asarray(actual, np.float64)
+        if not want.size:
+            return Errors(0.0, 0.0, 0, True)
+        same = (want == got) | (np.isnan(want) & np.isnan(got))
+        with np.errstate(invalid="ignore"):
+            difference = np.where(same, 0.0, np.abs(want - got))
+        difference = np.where(np.isnan(difference), np.inf, difference)
+        finite = want[np.isfinite(want)]
+        bound = self.atol + self.rtol * (float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0)
+        largest = float(difference.max())
+        return Errors(largest, float(difference.mean()), want.size, largest <= bound and finite.size > 0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One runtime on one set of inputs.
+
+    Attributes:
+        runtime: Its name.
+        inputs: Where the inputs come from.
+        batch: Size of their first axis.
+        max_error: Largest absolute difference from PyTorch over all outputs.
+        mean_error: Mean absolute difference.
+        agreement: Share of samples whose class (argmax) is PyTorch's, for outputs of shape (N, classes).
+        passed: Whether every element is within the tolerance.
+        note: Why it failed, if not by the size of the error.
+    """
+
+    runtime: str
+    inputs: str
+    batch: int
+    max_error: float
+    mean_error: float
+    agreement: float | None
+    passed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first layer, in graph order, whose output differs.
+
+    Attributes:
+        layer: Its dotted name in the PyTorch module.
+        max_error: Largest absolute difference of its output.
+        last_good: The layer before it that agrees, if any.
+    """
+
+    layer: str
+    max_error: float
+    last_good: str | None
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Every comparison, and the runtimes that were not run, with the reason."""
+
+    comparisons: Sequence[Comparison]
+    not_run: Mapping[str, str]
+    tolerance: Tolerance
+    divergence: Divergence | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every comparison passed."""
+        return all(comparison.passed for comparison in self.comparisons)
+
+    def verdict(self) -> str:
+        """One sentence: the largest error, and where the first difference arises if there is one."""
+        worst = max(self.comparisons, key=lambda comparison: comparison.max_error)
+        if self.passed:
+            return f"parity holds; largest error {worst.max_error:.2g} ({worst.runtime}, {worst.inputs} inputs)"
+        failed = next(comparison for comparison in self.comparisons if not comparison.passed)
+        text = failed.note or f"{failed.runtime} differs from PyTorch by {failed.max_error:.3g}"
+        text += f" on {failed.inputs} inputs"
+        if self.divergence is not None:
+            after = f", after {self.divergence.last_good} agreed" if self.divergence.last_good else ""
+            text += f"; the first layer concerned is {self.divergence.layer}{after}"
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"passed": self.passed, "verdict": self.verdict(), **asdict(self)}
+
+    def render(self, console: Console) -> None:
+        """Print the table."""
+        table = Table(title="Parity with PyTorch", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("runtime", no_wrap=True)
+        table.add_column("inputs", no_wrap=True)
+        for heading in ("samples", "max error", "mean error", "same class", ""):
+            table.add_column(heading, justify="right", no_wrap=True)
+        groups: dict[tuple[str, str], list[Comparison]] = {}
+        for comparison in self.comparisons:
+            groups.setdefault((comparison.runtime, comparison.inputs), []).append(comparison)
+        for (runtime, inputs), rows in groups.items():
+            weights = [row.batch for row in rows]
+            agreements = [row.agreement for row in rows if row.agreement is not None]
+            table.add_row(
+                runtime,
+                inputs,
+                "+".join(map(str, weights)) if len(weights) <= 3 else f"{len(weights)}×{weights[0]}",
+                f"{max(row.max_error for row in rows):.1e}",
+                f"{sum(row.mean_error * row.batch for row in rows) / max(sum(weights), 1):.1e}",
+                f"{sum(agreements) / len(agreements):.1%}" if agreements else "—",
+                "[green]pass[/]" if all(row.passed for row in rows) else "[bold red]FAIL[/]",
+            )
+        console.print(table)
+        for runtime, reason in self.not_run.items():
+            console.print(f"[dim]{runtime}: not run, {reason.rstrip('.')}.[/]")
+        limit = f"atol {self.tolerance.atol:g} + rtol {self.tolerance.rtol:g} × rms of PyTorch's output"
+        console.print(f"[dim]An element passes within {limit}.[/]")

@@ -1,0 +1,110 @@
+"""Checking an exported file against its checkpoint, at export time or years later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgeconv.checkpoint import Checkpoint, load_checkpoint
+from edgeconv.errors import InputError, ParityError
+from edgeconv.export.parity import TorchModel, compare_runtimes
+from edgeconv.export.report import ParityReport, Tolerance
+from edgeconv.export.samples import graph_inputs, load_inputs, prepare, random_trials, real_trials
+
+StrPath = str | os.PathLike[str]
+
+TOLERANCES = {"float32": Tolerance(1e-5, 1e-3), "float16": Tolerance(1e-3, 2e-2)}
+"""Default tolerances by precision: float32 keeps 4 digits through a deep network, float16 about 2."""
+
+_UNKNOWN_SIZE = 32  # of a dynamic axis that neither the file nor the checkpoint gives a size
+
+
+class ParityFailure(ParityError):
+    """A ParityError with its report."""
+
+    def __init__(self, report: ParityReport, remedy: str) -> None:
+        super().__init__(f"{report.verdict()}.", remedy)
+        self.report = report
+
+
+def verify_model(
+    model: StrPath,
+    against: StrPath,
+    *,
+    architecture: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    atol: float | None = None,
+    rtol: float | None = None,
+    inputs: StrPath | None = None,
+    trust_pickle: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> ParityReport:
+    """Check an exported file against its checkpoint: `edgeconv verify`.
+
+    Args:
+        model: The `.onnx` file.
+        against: The checkpoint, as in `edgeconv.export_checkpoint`.
+        architecture: Registry name for a bare state dict.
+        config: Its keyword arguments.
+        atol: Absolute tolerance; by default by the precision that the file says it has.
+        rtol: Tolerance relative to the output's rms.
+        inputs: Real inputs, as in `edgeconv.export_checkpoint`.
+        trust_pickle: Load pickled modules, which runs code from the file.
+        progress: Called with a line about what happens next.
+
+    Returns:
+        The report; its `passed` says whether every runtime agrees.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used.
+        InputError: The model cannot be read, or its inputs do not fit the checkpoint's.
+    """
+    content = _read_model(model)
+    loaded = load_checkpoint(against, architecture=architecture, config=config, trust_pickle=trust_pickle)
+    properties = {entry.key: entry.value for entry in content.metadata_props}
+    examples = {name: _example(name, axes, loaded) for name, axes in graph_inputs(content).items()}
+    trials = [*random_trials(content, examples), *real_trials(content, real_inputs(loaded, inputs))]
+    reference = TorchModel(loaded.program or loaded.module, list(examples))
+    limits = tolerance(properties.get("edgeconv.precision", "float32"), atol, rtol)
+    try:
+        return compare_runtimes(content, reference, trials, limits, progress)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise InputError(
+            f"{against} cannot run on the inputs of {model}: {error}", "They are not the same model."
+        ) from error
+
+
+def tolerance(precision: str, atol: float | None, rtol: float | None) -> Tolerance:
+    """Return the default tolerance of a precision, with what the caller gives over it."""
+    default = TOLERANCES.get(precision, TOLERANCES["float32"])
+    return Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol)
+
+
+def real_inputs(loaded: Checkpoint, path: StrPath | None) -> npt.NDArray[Any] | None:
+    """Return the real inputs of a file that the user gives, or else the checkpoint's own samples, if it has any."""
+    if path is not None:
+        return load_inputs(Path(path), loaded.normalization)
+    return prepare(loaded.samples["images"].numpy(), loaded.normalization) if loaded.samples else None
+
+
+def _example(name: str, axes: tuple[int | str, ...], loaded: Checkpoint) -> npt.NDArray[np.float32]:
+    shape = loaded.input_shape
+    known = (2, *shape) if shape is not None and len(shape) + 1 == len(axes) else (2, *[_UNKNOWN_SIZE] * len(axes))
+    return np.zeros([size if isinstance(size, int) else known[i] for i, size in enumerate(axes)], np.float32)
+
+
+def _read_model(path: StrPath) -> onnx.ModelProto:
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf raises types of its own for damaged files
+        reason = getattr(error, "strerror", None) or "it is not an ONNX file or is damaged"
+        raise InputError(f"cannot read {path}: {reason}.", "Export it again with edgeconv export.") from error
+    if not model.graph.node:
+        raise InputError(f"cannot read {path}: it holds no graph.", "Export it again with edgeconv export.")
+    return model
