@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeconv.export.report import ParityReport
+
 
 class EdgeconvError(Exception):
     """An expected failure with a cause and, where there is one, a remedy.
@@ -33,7 +38,15 @@ class CheckpointError(InputError):
 
 
 class ParityError(EdgeconvError):
-    """Two runtimes, or PyTorch and a runtime, disagree by more than the tolerance."""
+    """A runtime disagrees with PyTorch by more than the tolerance.
+
+    Attributes:
+        report: Every comparison that was made.
+    """
+
+    def __init__(self, report: ParityReport, remedy: str) -> None:
+        super().__init__(f"{report.verdict()}.", remedy)
+        self.report = report
 
 
 class MissingDependencyError(EdgeconvError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import logging
@@ -158,11 +159,13 @@ def _clean(model: onnx.ModelProto) -> None:
     """Remove what only concerns the exporting machine (source paths, graph dumps); keep the layers' names."""
     model.ir_version = _IR_VERSION
     del model.functions[:]
+    taken: dict[str, int] = {}
     for node in model.graph.node:
         kept = [entry for entry in node.metadata_props if entry.key == SCOPES]
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
         node.doc_string = ""
+        node.name = _node_name(node, taken)
         operator = OPERATORS.get(node.op_type) if node.domain == DOMAIN else None
         if operator is not None and len(node.input) < len(operator.inputs):
             node.input.extend([""] * (len(operator.inputs) - len(node.input)))
@@ -170,6 +173,21 @@ def _clean(model: onnx.ModelProto) -> None:
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
     model.graph.doc_string = ""
+
+
+def layer_of(node: onnx.NodeProto) -> str | None:
+    """Return the dotted name of the module that a node of an exported graph comes from; empty for the model itself."""
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), None)
+    path = [str(scope) for scope in ast.literal_eval(scopes)] if scopes else []
+    return path[-2] if len(path) >= 2 else None
+
+
+def _node_name(node: onnx.NodeProto, taken: dict[str, int]) -> str:
+    """Name a node after its layer, as profilers and error messages show it: `layer1.0.conv2/ManhattanKervolution`."""
+    layer = layer_of(node)
+    name = f"{layer}/{node.op_type}" if layer else node.op_type
+    taken[name] = taken.get(name, 0) + 1
+    return name if taken[name] == 1 else f"{name}_{taken[name]}"
 
 
 @contextlib.contextmanager

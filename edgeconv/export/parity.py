@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from edgeconv.errors import EdgeconvError, MissingDependencyError
-from edgeconv.export.graph import SCOPES
+from edgeconv.errors import EdgeconvError, InputError, MissingDependencyError
+from edgeconv.export.graph import layer_of
 from edgeconv.export.report import Comparison, Divergence, ParityReport, Tolerance
 from edgeconv.ops.kervolution import DOMAIN
 from edgeconv.runtime.op_library import op_library
@@ -27,7 +26,7 @@ Feeds = dict[str, Array]
 Runner = Callable[[Feeds], Mapping[str, Array]]
 
 NOT_FINITE = "PyTorch's own output holds no finite value"
-NATIVE, PLAIN, REFERENCE = "ONNX Runtime + library", "ONNX Runtime", "ONNX reference"
+NATIVE, PLAIN, REFERENCE = "ORT + op library", "ORT", "ONNX reference"
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def compare_runtimes(
     comparisons: list[Comparison] = []
     not_run: dict[str, str] = {}
     divergence: Divergence | None = None
-    expected = [reference.run(trial.feeds) for trial in trials]
+    expected = [_expected(reference, trial) for trial in trials]
     for name, load in _runtimes(model, not_run).items():
         try:
             run = load(model)
@@ -145,6 +144,18 @@ def compare_runtimes(
             "Install one (pip install 'edgeconv[cpu]'), or skip the check with --no-verify.",
         )
     return ParityReport(comparisons, not_run, tolerance, divergence)
+
+
+def _expected(reference: TorchModel, trial: Trial) -> list[Array]:
+    try:
+        return reference.run(trial.feeds)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        shapes = ", ".join(f"{name} {'x'.join(map(str, array.shape))}" for name, array in trial.feeds.items())
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"the PyTorch model itself fails on {trial.label} inputs that the file takes ({shapes}): {reason}",
+            "Leave only those axes dynamic that the model lets change, or check that file and model belong together.",
+        ) from error
 
 
 def _runtimes(model: onnx.ModelProto, not_run: dict[str, str]) -> dict[str, Callable[[onnx.ModelProto], Runner]]:
@@ -255,9 +266,8 @@ def _layer_values(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
     """Map each module's dotted name to the value that its last node makes, in graph order."""
     values: dict[str, str] = {}
     for node in nodes:
-        scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), None)
-        path = [str(scope) for scope in ast.literal_eval(scopes)] if scopes else []
-        if len(path) >= 2 and node.output:
-            values.pop(path[-2], None)
-            values[path[-2]] = node.output[0]
+        layer = layer_of(node)
+        if layer and node.output:
+            values.pop(layer, None)
+            values[layer] = node.output[0]
     return values

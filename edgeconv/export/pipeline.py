@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from edgeconv.checkpoint import Checkpoint, load_checkpoint
-from edgeconv.errors import InputError
+from edgeconv.errors import InputError, ParityError
 from edgeconv.export.forms import Form, apply_form
 from edgeconv.export.graph import MIN_OPSET, HalfPrecision, torch_to_onnx
 from edgeconv.export.parity import TorchModel, Trial, compare_runtimes
@@ -36,11 +38,17 @@ from edgeconv.export.shapes import (
     tracing_inputs,
     tracing_shapes,
 )
-from edgeconv.export.verification import ParityFailure, real_inputs, tolerance
+from edgeconv.export.verification import real_inputs, tolerance
 from edgeconv.files import atomic_output
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[str], None]
+
+_FORMS: dict[Form, str] = {
+    "functions": "operators with their functions",
+    "inlined": "standard operators only",
+    "nodes": "operators without functions",
+}
 
 _LARGEST_FILE = 2**31 - 1  # protobuf's limit
 
@@ -57,6 +65,7 @@ class ExportReport:
         precision: "float32" or "float16".
         inputs: Input name -> sizes; dynamic axes by name.
         parity: The comparison with PyTorch, or None if it was not asked for.
+        next_commands: What to do with the file, to paste.
     """
 
     path: str
@@ -66,11 +75,26 @@ class ExportReport:
     precision: str
     inputs: Mapping[str, tuple[int | str, ...]]
     parity: ParityReport | None
+    next_commands: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {**fields, "parity": self.parity.to_dict() if self.parity else None}
+
+    def render(self, console: Console) -> None:
+        """Print the parity report, what was written, and the commands that follow from it."""
+        if self.parity is not None:
+            self.parity.render(console)
+        shapes = ", ".join(f"{name} {'x'.join(map(str, axes))}" for name, axes in self.inputs.items())
+        console.print(
+            f"[bold]{self.path}[/]: {self.bytes / 2**20:.2f} MiB, opset {self.opset}, {self.precision}, {_FORMS[self.form]}"
+        )
+        console.print(f"inputs: {shapes}")
+        console.print(self.parity.verdict() if self.parity else "[yellow]not checked (--no-verify)[/]")
+        console.print("\nNext:", highlight=False)
+        for command in self.next_commands:
+            console.print(f"  {command}", highlight=False, soft_wrap=True)
 
 
 def to_onnx(
@@ -177,8 +201,10 @@ def to_onnx(
             reference = TorchModel(module, list(fed), list(kwargs))
             parity = compare_runtimes(written, reference, trials, tolerance(precision, atol, rtol), say)
             if not parity.passed:
-                raise ParityFailure(parity, _PARITY_REMEDY)
-    return ExportReport(os.fspath(path), size, opset, form, precision, fed, parity)
+                raise ParityError(parity, _PARITY_REMEDY)
+    quoted = shlex.quote(os.fspath(path))
+    commands = (f"edgeconv inspect {quoted}", f"edgeconv bench {quoted} --provider cpu --compare")
+    return ExportReport(os.fspath(path), size, opset, form, precision, fed, parity, commands)
 
 
 def export_checkpoint(
@@ -254,7 +280,7 @@ def export_checkpoint(
         module = loaded.module
         examples = tuple(torch.zeros(sizes(shape)) for shape in named.values())
         axes = {name: {i: a.name for i, a in enumerate(s) if a.name} for name, s in named.items()}
-    return to_onnx(
+    report = to_onnx(
         module,
         examples,
         target,
@@ -269,6 +295,8 @@ def export_checkpoint(
         metadata=metadata,
         progress=progress,
     )
+    again = f"edgeconv verify {shlex.quote(os.fspath(target))} --against {shlex.quote(os.fspath(checkpoint))}"
+    return dataclasses.replace(report, next_commands=(*report.next_commands, again))
 
 
 _PARITY_REMEDY = (

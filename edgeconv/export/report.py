@@ -131,7 +131,7 @@ class ParityReport:
         table = Table(title="Parity with PyTorch", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("runtime", no_wrap=True)
         table.add_column("inputs", no_wrap=True)
-        for heading in ("samples", "max error", "mean error", "same class", ""):
+        for heading in ("samples", "max error", "mean", "same class", ""):
             table.add_column(heading, justify="right", no_wrap=True)
         groups: dict[tuple[str, str], list[Comparison]] = {}
         for comparison in self.comparisons:
@@ -152,4 +152,4 @@ class ParityReport:
         for runtime, reason in self.not_run.items():
             console.print(f"[dim]{runtime}: not run, {reason.rstrip('.')}.[/]")
         limit = f"atol {self.tolerance.atol:g} + rtol {self.tolerance.rtol:g} × rms of PyTorch's output"
-        console.print(f"[dim]An element passes within {limit}.[/]")
+        console.print(f"[dim]An element passes within {limit}. ORT: ONNX Runtime.[/]")

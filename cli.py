@@ -1,0 +1,322 @@
+"""The `edgeconv` program: parse, call one function of the public API, print. No logic lives here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+import edgeconv
+from edgeconv.bench.inputs import parse_shapes
+from edgeconv.bench.progress import show_progress
+from edgeconv.errors import EdgeconvError, InputError, ParityError
+
+app = typer.Typer(
+    name="edgeconv",
+    help="Take PyTorch CNNs with unusual convolutions to edge devices: one ONNX file, every runtime.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+CheckpointArgument = Annotated[
+    Path, typer.Argument(help="A .pt or .pth checkpoint, or a .pt2 ExportedProgram.", show_default=False)
+]
+ArchOption = Annotated[
+    str | None, typer.Option("--arch", help="Architecture of a bare state dict; `edgeconv models` lists the names.")
+]
+ConfigOption = Annotated[
+    list[str],
+    typer.Option("--config", help="KEY=VALUE of the architecture, VALUE in JSON or plain text; repeatable."),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-pickle", help="Load pickled modules. This runs code from the file: only if you trust it."),
+]
+AtolOption = Annotated[float | None, typer.Option(help="Absolute tolerance of the check (default by precision).")]
+RtolOption = Annotated[
+    float | None, typer.Option(help="Tolerance relative to the rms of PyTorch's output (default by precision).")
+]
+InputsOption = Annotated[
+    Path | None,
+    typer.Option(help="Real inputs for the check: .npz with `images`, or .npy; uint8 is normalised, float is not."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+ShapesOption = Annotated[
+    list[str],
+    typer.Option(help="[NAME:]1x3x224x224; a word is a dynamic axis (Nx3xH=64xW=64). Repeatable, one an input."),
+]
+
+
+@app.command()
+def export(
+    checkpoint: CheckpointArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The .onnx file; by default beside the checkpoint.")
+    ] = None,
+    arch: ArchOption = None,
+    config: ConfigOption = [],  # noqa: B006  (typer copies it)
+    opset: Annotated[int, typer.Option(help="Standard opset, 18 to 23.")] = 18,
+    batch: Annotated[int, typer.Option(help="Batch size of a --static file.")] = 1,
+    shapes: ShapesOption = [],  # noqa: B006
+    dynamic: Annotated[bool, typer.Option("--dynamic/--static", help="Leave the batch size open, or fix it.")] = True,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Standard operators only, for OpenVINO and TensorRT-RTX.")
+    ] = False,
+    no_functions: Annotated[
+        bool, typer.Option("--no-functions", help="No function bodies, for TensorRT before 10.7 with the plugin.")
+    ] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Compute in float16; inputs and outputs stay float32.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Check against PyTorch; a file that fails is not kept.")
+    ] = True,
+    atol: AtolOption = None,
+    rtol: RtolOption = None,
+    inputs: InputsOption = None,
+    trust_pickle: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a checkpoint into one .onnx file and prove that every runtime computes what PyTorch does."""
+    if inline and no_functions:
+        raise typer.BadParameter("--inline and --no-functions exclude each other.")
+    with _status() as say, _failing_report(as_json):
+        report = edgeconv.export_checkpoint(
+            checkpoint,
+            output,
+            architecture=arch,
+            config=_config(config),
+            opset=opset,
+            batch=batch,
+            shapes=shapes,
+            dynamic=dynamic,
+            form="inlined" if inline else "nodes" if no_functions else "functions",
+            fp16=fp16,
+            verify=verify,
+            atol=atol,
+            rtol=rtol,
+            inputs=inputs,
+            trust_pickle=trust_pickle,
+            progress=say,
+        )
+    _show(report, as_json)
+
+
+@app.command()
+def verify(
+    model: Annotated[Path, typer.Argument(help="The .onnx file.", show_default=False)],
+    against: Annotated[Path, typer.Option(help="The checkpoint it was exported from.", show_default=False)],
+    arch: ArchOption = None,
+    config: ConfigOption = [],  # noqa: B006
+    atol: AtolOption = None,
+    rtol: RtolOption = None,
+    inputs: InputsOption = None,
+    trust_pickle: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check an exported file against its checkpoint again; exit with 1 if a runtime disagrees."""
+    with _status() as say:
+        report = edgeconv.verify_model(
+            model,
+            against,
+            architecture=arch,
+            config=_config(config),
+            atol=atol,
+            rtol=rtol,
+            inputs=inputs,
+            trust_pickle=trust_pickle,
+            progress=say,
+        )
+    _show(report, as_json)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="Any .onnx file.", show_default=False)],
+    shapes: Annotated[list[str], typer.Option(help="[NAME:]1x3x224x224 to assume for an input; repeatable.")] = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Show operators, shapes, parameters, MACs and size of a file, and which runtimes take which path."""
+    _show(edgeconv.inspect_model(model, shapes=parse_shapes(shapes)), as_json)
+
+
+@app.command()
+def bench(
+    models: Annotated[list[Path], typer.Argument(help="One or more .onnx files.", show_default=False)],
+    provider: Annotated[str, typer.Option(help="Where to run: cpu.")] = "cpu",
+    iterations: Annotated[int | None, typer.Option(help="Least number of samples (default 64; p99 takes 662).")] = None,
+    duration: Annotated[float, typer.Option(help="Least time of measurement of each variant, in seconds.")] = 3.0,
+    warmup: Annotated[float, typer.Option(help="Least warm-up in seconds; it goes on until stable. 0: none.")] = 0.5,
+    threads: Annotated[int | None, typer.Option(help="Threads an operator may use (default: one a core).")] = None,
+    batch: Annotated[int, typer.Option(help="Size of a dynamic batch axis.")] = 1,
+    shapes: Annotated[list[str], typer.Option(help="[NAME:]1x3x224x224; repeatable.")] = [],  # noqa: B006
+    percentile: Annotated[
+        list[float], typer.Option(help="Percentile to report; repeatable.", show_default="50, 90, 99")
+    ] = [50, 90, 99],  # noqa: B006
+    profile: Annotated[bool, typer.Option("--profile", help="Add a table of time by operator.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Interleave all models, with and without the op library, with ratios.")
+    ] = False,
+    op_library: Annotated[
+        bool, typer.Option("--op-library/--no-op-library", help="Use the native operators, or the functions.")
+    ] = True,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Measure memory, in a process of its own.")
+    ] = True,
+    baseline: Annotated[
+        Path | None, typer.Option(help="JSON of an earlier run to compare with; an unlike one is refused.")
+    ] = None,
+    allow_unlike: Annotated[
+        bool, typer.Option("--allow-unlike", help="Compare with an unlike baseline all the same, and mark it.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of inputs, order of turns and resampling.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON report here too.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure latency, throughput, memory and loading time of .onnx files."""
+    with show_progress(err) as tick:
+        report = edgeconv.benchmark(
+            models,
+            provider=provider,
+            iterations=iterations,
+            duration=duration,
+            warmup=warmup,
+            threads=threads,
+            batch=batch,
+            shapes=parse_shapes(shapes),
+            percentiles=percentile,
+            profile=profile,
+            compare=compare,
+            op_library=op_library,
+            memory=memory,
+            baseline=baseline,
+            allow_unlike=allow_unlike,
+            seed=seed,
+            progress=tick,
+        )
+    if output is not None:
+        report.write_json(output)
+    _show(report, as_json)
+
+
+@app.command()
+def train(
+    arch: Annotated[str, typer.Argument(help="Architecture; `edgeconv models` lists the names.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint (.pt) to write.", show_default=False)],
+    data: Annotated[str, typer.Option(help="Data set: mnist.")] = "mnist",
+    data_dir: Annotated[Path, typer.Option(help="Directory of its IDX files.")] = Path("data/mnist"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of weights, order and shifts.")] = 0,
+    config: ConfigOption = [],  # noqa: B006
+    batch_size: Annotated[int, typer.Option(help="Images an update.")] = 64,
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate (default by optimizer).")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay (default by optimizer).")] = None,
+    schedule: Annotated[str, typer.Option(help="one-cycle, cosine or constant.")] = "one-cycle",
+    shift: Annotated[int, typer.Option(help="Move training images by up to this many pixels.")] = 2,
+    label_smoothing: Annotated[float, typer.Option(help="Share of the label spread over all classes.")] = 0.0,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest norm of the gradient (default: no limit).")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch (default: its own choice).")] = None,
+    history: Annotated[Path | None, typer.Option(help="Write the curves as JSON here.")] = None,
+    resume: Annotated[
+        bool | None, typer.Option("--resume/--no-resume", help="Go on from OUTPUT.resume (default: if it is there).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an architecture on MNIST with a small recipe and write a checkpoint."""
+    report = edgeconv.train_model(
+        arch,
+        data=data,
+        data_dir=data_dir,
+        epochs=epochs,
+        seed=seed,
+        config=_config(config),
+        output=output,
+        history=history,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        shift=shift,
+        label_smoothing=label_smoothing,
+        clip_norm=clip_norm,
+        threads=threads,
+        resume=resume,
+        progress=not as_json,
+    )
+    _show(report, as_json)
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List the architectures with their papers, input shapes and configuration keys."""
+    _show(edgeconv.list_models(), as_json)
+
+
+def main() -> None:
+    """Run the program: an expected error is one message and a non-zero exit code, never a traceback."""
+    try:
+        app()
+    except EdgeconvError as error:
+        err.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
+        if error.remedy:
+            err.print(escape(error.remedy), highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted; nothing was written")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _show(report: Any, as_json: bool) -> None:
+    if as_json:
+        out.file.write(json.dumps(report.to_dict(), indent=2) + "\n")
+    else:
+        report.render(out)
+
+
+@contextlib.contextmanager
+def _failing_report(as_json: bool) -> Iterator[None]:
+    """Show the parity report that a failed check carries before the error goes on."""
+    try:
+        yield
+    except ParityError as error:
+        _show(error.report, as_json)
+        raise
+
+
+@contextlib.contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    with err.status("Starting") as status:
+        yield lambda text: status.update(escape(text))
+
+
+def _config(pairs: list[str]) -> dict[str, Any]:
+    config = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--config {pair} is not KEY=VALUE.", "Write, for example, --config kernel=gaussian.")
+        try:
+            config[key] = json.loads(value)
+        except ValueError:
+            config[key] = value
+    return config
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""`to_onnx` on modules of every kind, in every form; the files are opened by runtimes that share no code with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from networks import Lookup, Plain, Small, TwoInputs
+from onnx.reference import ReferenceEvaluator
+from tolerances import assert_close
+
+import edgeconv
+from edgeconv.errors import EdgeconvError, InputError
+from edgeconv.export.forms import Form
+from edgeconv.ops.kervolution import DOMAIN, KERNELS
+
+
+def run(path: Path, feeds: dict[str, np.ndarray[Any, Any]], library: bool = False) -> list[np.ndarray[Any, Any]]:
+    """Run a file in ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    if library:
+        options.register_custom_ops_library(edgeconv.op_library())
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, feeds))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_kernel_with_and_without_the_library(kernel: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network, image = Small(kernel).eval(), torch.randn(3, 3, 9, 14)
+    path = tmp_path / "small.onnx"
+    report = edgeconv.to_onnx(network, image[:1], path)
+    assert report.parity is not None
+    assert report.parity.passed
+    assert report.inputs == {"image": ("batch", 3, 9, 14)}
+    expected = network(image).detach().numpy()
+    for library in (False, True):
+        assert_close(run(path, {"image": image.numpy()}, library)[0], expected, np.float32, f"library={library}")
+
+
+@pytest.mark.parametrize("form", ["functions", "inlined", "nodes"])
+def test_forms(form: Form, tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    report = edgeconv.to_onnx(Small("manhattan"), torch.randn(2, 3, 8, 7), path, form=form)
+    model = onnx.load(path)
+    domains = {node.domain for node in model.graph.node}
+    assert (DOMAIN in domains) == (form != "inlined")
+    assert [function.name for function in model.functions] == (["ManhattanKervolution"] if form == "functions" else [])
+    assert (DOMAIN in {entry.domain for entry in model.opset_import}) == (form != "inlined")
+    assert {entry.key: entry.value for entry in model.metadata_props}["edgeconv.form"] == form
+    assert report.parity is not None
+    ran = {comparison.runtime for comparison in report.parity.comparisons}
+    assert ran | set(report.parity.not_run) == {"ORT + op library", "ORT", "ONNX reference"}
+    assert len(ran) == {"functions": 3, "inlined": 2, "nodes": 1}[form]
+
+
+def test_several_inputs_and_outputs(tmp_path: Path) -> None:
+    network = TwoInputs().eval()
+    picture, signal = torch.randn(2, 1, 5, 6), torch.randn(2, 2, 9)
+    path = tmp_path / "two.onnx"
+    report = edgeconv.to_onnx(
+        network,
+        picture,
+        path,
+        example_kwargs={"signal": signal},
+        input_names=["camera", "microphone"],
+        output_names=["score", "map", "trace"],
+    )
+    assert report.inputs == {"camera": ("batch", 1, 5, 6), "microphone": ("batch", 2, 9)}
+    picture, signal = torch.randn(3, 1, 5, 6), torch.randn(3, 2, 9)
+    with torch.no_grad():
+        score, maps = network(picture, signal=signal)
+    outputs = run(path, {"camera": picture.numpy(), "microphone": signal.numpy()}, library=True)
+    for actual, expected in zip(outputs, (score, maps["map"], maps["trace"]), strict=True):
+        assert_close(actual, expected.numpy(), np.float32)
+    assert [output.name for output in onnx.load(path).graph.output] == ["score", "map", "trace"]
+
+
+def test_integer_inputs_keep_the_examples_values(tmp_path: Path) -> None:
+    report = edgeconv.to_onnx(Lookup(), torch.tensor([[1, 9, 3], [0, 2, 4]]), tmp_path / "lookup.onnx")
+    assert report.parity is not None
+    assert "example" in {comparison.inputs for comparison in report.parity.comparisons}
+
+
+def test_a_network_without_our_layers(tmp_path: Path) -> None:
+    path = tmp_path / "plain.onnx"
+    edgeconv.to_onnx(Plain(), torch.randn(1, 4, 6, 7), path)
+    assert DOMAIN not in {entry.domain for entry in onnx.load(path).opset_import}
+
+
+def test_dynamic_height_and_width(tmp_path: Path) -> None:
+    network, path = Small("euclidean").eval(), tmp_path / "any.onnx"
+    axes = {"image": {0: "batch", 2: "height", 3: "width"}}
+    report = edgeconv.to_onnx(network, torch.randn(1, 3, 9, 8), path, dynamic=axes)
+    assert report.inputs == {"image": ("batch", 3, "height", "width")}
+    for shape in [(1, 3, 17, 5), (4, 3, 6, 21)]:
+        image = torch.randn(shape)
+        for library in (False, True):
+            actual = run(path, {"image": image.numpy()}, library)[0]
+            assert_close(actual, network(image).detach().numpy(), np.float32, str(shape))
+
+
+def test_static(tmp_path: Path) -> None:
+    report = edgeconv.to_onnx(Small(), torch.randn(2, 3, 8, 8), tmp_path / "s.onnx", dynamic=False)
+    assert report.inputs == {"image": (2, 3, 8, 8)}
+
+
+def test_fp16_keeps_float32_inputs_and_is_checked_against_float32(tmp_path: Path) -> None:
+    network, path = Small("sigmoid").eval(), tmp_path / "half.onnx"
+    report = edgeconv.to_onnx(network, torch.randn(2, 3, 8, 7), path, fp16=True)
+    assert report.precision == "float16"
+    assert report.parity is not None
+    assert 1e-6 < max(comparison.max_error for comparison in report.parity.comparisons) < 1e-2
+    model = onnx.load(path)
+    types = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+    assert types == {onnx.TensorProto.FLOAT}
+    weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4]
+    assert weights
+    assert all(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in weights)
+    assert next(network.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("opset", [18, 20, 21])
+def test_opsets(opset: int, tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    edgeconv.to_onnx(Small("chebyshev"), torch.randn(2, 3, 8, 7), path, opset=opset)
+    model = onnx.load(path)
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == opset
+    assert model.functions[0].opset_import[0].version == opset
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_an_exported_program_keeps_its_operators(tmp_path: Path) -> None:
+    network, image = Small("gaussian").eval(), torch.randn(2, 3, 8, 7)
+    program = torch.export.export(network, (image,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    path = tmp_path / "program.onnx"
+    edgeconv.to_onnx(program, image, path)
+    model = onnx.load(path)
+    assert sum(node.domain == DOMAIN for node in model.graph.node) == 2
+    image = torch.randn(5, 3, 8, 7)
+    assert_close(run(path, {"image": image.numpy()})[0], network(image).detach().numpy(), np.float32)
+
+
+def test_nodes_are_named_after_their_layers_and_nothing_of_the_machine_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    edgeconv.to_onnx(Small("manhattan"), torch.randn(2, 3, 8, 7), path)
+    names = [node.name for node in onnx.load(path).graph.node if node.domain == DOMAIN]
+    assert names == ["features.0/ManhattanKervolution", "features.3/ManhattanKervolution"]
+    content = path.read_bytes()
+    assert str(Path(__file__).parent.parent).encode() not in content
+    assert b"stack_trace" not in content
+
+
+def test_the_reference_evaluator_needs_nothing_of_ours(tmp_path: Path) -> None:
+    network, image = Small("polynomial").eval(), torch.randn(1, 3, 8, 7)
+    path = tmp_path / "small.onnx"
+    edgeconv.to_onnx(network, image, path, verify=False)
+    actual = ReferenceEvaluator(str(path)).run(None, {"image": image.numpy()})[0]
+    assert_close(actual, network(image).detach().numpy(), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"opset": 17}, "opset 17"),
+        ({"opset": 99}, "opset 99"),
+        ({"dynamic": {"picture": {0: "n"}}}, "no input 'picture'"),
+        ({"dynamic": {"image": {4: "n"}}}, "none numbered 4"),
+        ({"dynamic": {"image": {1: "channels"}}}, "channels"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    with pytest.raises(InputError, match=message):
+        edgeconv.to_onnx(Small(), torch.randn(2, 3, 8, 7), path, **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shape_that_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="2x4x8x7"):
+        edgeconv.to_onnx(Small(), torch.randn(2, 4, 8, 7), tmp_path / "small.onnx")
+
+
+def test_an_unwritable_output(tmp_path: Path) -> None:
+    with pytest.raises(EdgeconvError, match="cannot write"):
+        edgeconv.to_onnx(Small(), torch.randn(2, 3, 8, 7), tmp_path / "missing" / "small.onnx")
