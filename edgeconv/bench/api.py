@@ -1,0 +1,282 @@
+"""`benchmark`: measure models as docs/bench.md describes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+
+from edgeconv.bench.compare import check_alike, compare_reports, interleaved_ratios
+from edgeconv.bench.conditions import Conditions, Snapshot
+from edgeconv.bench.environment import Environment, read_environment
+from edgeconv.bench.measure import Plan, Progress, Subject, clock_overhead_ns, measure, warm_up
+from edgeconv.bench.memory import MemoryUse, measure_memory
+from edgeconv.bench.model_file import ModelFile, file_sha256, read_model_file
+from edgeconv.bench.profile import Profile, profile_model
+from edgeconv.bench.report import BenchmarkReport, Settings, VariantResult, load_report
+from edgeconv.bench.statistics import samples_needed, summarize
+from edgeconv.bench.variants import LoadedVariant, Variant, plan_variants
+from edgeconv.errors import EdgeconvError, InputError
+from edgeconv.runtime.ort import find_op_library, require_onnxruntime, require_provider
+
+DEFAULT_ITERATIONS = 64
+"""Enough samples for p90."""
+DEFAULT_DURATION = 3.0
+DEFAULT_WARMUP = 0.5
+DEFAULT_PERCENTILES = (50.0, 90.0, 99.0)
+
+_WIDE_SPREAD = 0.1
+_HEAVY_TAIL = 1.25
+
+
+def benchmark(
+    models: Sequence[str | os.PathLike[str]],
+    *,
+    provider: str = "cpu",
+    iterations: int | None = None,
+    duration: float = DEFAULT_DURATION,
+    warmup: float = DEFAULT_WARMUP,
+    threads: int | None = None,
+    batch: int = 1,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    percentiles: Sequence[float] = DEFAULT_PERCENTILES,
+    profile: bool = False,
+    compare: bool = False,
+    op_library: bool | str | os.PathLike[str] = True,
+    memory: bool = True,
+    baseline: str | os.PathLike[str] | None = None,
+    allow_unlike: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> BenchmarkReport:
+    """Measure the latency, throughput, memory and loading time of models.
+
+    What is timed is one inference on the host, with the inputs and the output buffers in place: nothing is copied or
+    allocated for them. The report is returned, not written.
+
+    Args:
+        models: Paths of ``.onnx`` files.
+        provider: ``"cpu"``.
+        iterations: Least number of samples of each variant, by default 64 (enough for p90; p99 takes 662).
+        duration: Least sum of the samples of each variant, in seconds. Iterations *and* duration are met.
+        warmup: Least time of warm-up in seconds; it goes on until the latency is stable. 0 switches it off.
+        threads: Threads that an operator may use, by default one a physical core.
+        batch: Size of dynamic batch dimensions.
+        shapes: Shapes by input name, where neither the file nor its metadata says them.
+        percentiles: Percentiles to report, each only with enough samples behind it.
+        profile: Add a table of the time by operator, from runs of its own.
+        compare: Run all models interleaved, those with edgeconv's operators both natively and through the functions in
+            the file, and report ratios to the first. Without it each model runs alone, one after the other.
+        op_library: True uses the installed op library, False none, a path that one.
+        memory: Measure memory, in a process of its own for each variant.
+        baseline: A report written earlier, to compare with. Unlike circumstances are refused before anything runs.
+        allow_unlike: Compare with an unlike baseline all the same, and mark it.
+        seed: Seed of inputs, order of turns and resampling.
+        progress: Called between timed turns with what is going on and how much of it is done (0 to 1).
+
+    Returns:
+        The report: raw samples, figures, environment, warnings; `to_dict`, `write_json` and `render`.
+
+    Raises:
+        InputError: A file, shape or setting cannot be used, or the baseline is unlike.
+        MissingDependencyError: onnxruntime or the provider is not installed.
+    """
+    settings = _check_settings(
+        Settings(
+            provider=provider,
+            iterations=DEFAULT_ITERATIONS if iterations is None else iterations,
+            duration=duration,
+            warmup=warmup,
+            threads=threads,
+            batch=batch,
+            percentiles=tuple(sorted({float(q) for q in percentiles})),
+            seed=seed,
+            compare=compare,
+        )
+    )
+    plan = Plan(settings.iterations, round(duration * 1e9), round(warmup * 1e9), seed)
+    tell: Progress = progress or (lambda _what, _done: None)
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    require_provider(provider)
+    library, missing = find_op_library(op_library)
+    files = _read_files(models)
+    _check_shape_names(shapes or {}, files)
+    environment = _environment(settings, library)
+    earlier = None if baseline is None else load_report(baseline)
+    if earlier is not None:
+        check_alike(environment, earlier.environment, str(baseline), allow_unlike=allow_unlike)
+    warnings: list[str] = []
+    if missing and any(file.operators for file in files):
+        warnings.append(f"no native operators, the functions in the file run instead: {' '.join(missing.split())}")
+
+    variants = [variant for file in files for variant in plan_variants(file, library, both=compare)]
+    results: list[VariantResult] = []
+    snapshots: list[Snapshot] = []
+    for group in [variants] if compare else [[variant] for variant in variants]:
+        loaded = _load(group, settings, shapes or {}, warnings, tell)
+        used = _measure_memory(loaded, settings, warnings, tell) if memory else [None] * len(loaded)
+        subjects = [Subject(item.variant.name, item.run) for item in loaded]
+        warmups = []
+        for subject in subjects:
+            tell(f"warming up {subject.name}", 0.0)
+            warmups.append(warm_up(subject, plan.warmup_ns))
+        snapshots.append(Snapshot.take())
+        series = measure(subjects, warmups, plan, progress=tell)
+        snapshots.append(Snapshot.take())
+        for item, warming, samples, use in zip(loaded, warmups, series, used, strict=True):
+            item.release()
+            results.append(
+                VariantResult(
+                    model=item.variant.file,
+                    kind=item.variant.kind,
+                    shapes=item.shapes,
+                    batch=item.batch,
+                    creation_ns=item.creation_ns,
+                    first_run_ns=item.first_run_ns,
+                    warmup=warming,
+                    series=samples,
+                    summary=summarize(samples.samples, settings.percentiles, item.batch),
+                    memory=use,
+                    profile=_profile(item, settings, tell) if profile else None,
+                )
+            )
+
+    conditions = Conditions(snapshots[0], snapshots[-1], clock_overhead_ns())
+    warnings += conditions.warnings(environment.governor, environment.boost)
+    warnings += _result_warnings(results, compare=compare)
+    report = BenchmarkReport(
+        started=started,
+        settings=settings,
+        environment=environment,
+        conditions=conditions,
+        variants=tuple(results),
+        ratios=interleaved_ratios(results, seed) if compare else (),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+    if earlier is None:
+        return report
+    comparison = compare_reports(report, earlier, baseline=str(baseline), allow_unlike=allow_unlike)
+    return replace(report, comparison=comparison)
+
+
+def _check_settings(settings: Settings) -> Settings:
+    if settings.iterations < 1:
+        raise InputError(f"iterations must be 1 or more, got {settings.iterations}.")
+    for name, seconds in (("duration", settings.duration), ("warmup", settings.warmup)):
+        if not 0 <= seconds < float("inf"):
+            raise InputError(f"{name} must be a number of seconds, 0 or more, got {seconds}.")
+    if settings.batch < 1:
+        raise InputError(f"batch must be 1 or more, got {settings.batch}.")
+    if settings.threads is not None and settings.threads < 1:
+        raise InputError(f"threads must be 1 or more, got {settings.threads}.", "Leave it out for one thread a core.")
+    for percentile in settings.percentiles:
+        samples_needed(percentile)
+    return settings
+
+
+def _read_files(models: Sequence[str | os.PathLike[str]]) -> list[ModelFile]:
+    if isinstance(models, (str, os.PathLike)):
+        models = [models]
+    if not models:
+        raise InputError("no model to measure.", "Give one or more .onnx files.")
+    paths = list(dict.fromkeys(os.fspath(model) for model in models))
+    return [read_model_file(path) for path in paths]
+
+
+def _check_shape_names(shapes: Mapping[str, Sequence[int]], files: Sequence[ModelFile]) -> None:
+    known = sorted({name for file in files for name in file.inputs})
+    for name in shapes:
+        if name and name not in known:
+            raise InputError(f"no model has an input called {name}.", f"The inputs are: {', '.join(known)}.")
+
+
+def _environment(settings: Settings, library: str | None) -> Environment:
+    onnxruntime = require_onnxruntime()
+    return read_environment(
+        provider=settings.provider,
+        available_providers=onnxruntime.get_available_providers(),
+        onnxruntime_version=onnxruntime.__version__,
+        threads=settings.threads,
+        op_library_sha256=None if library is None else file_sha256(library),
+    )
+
+
+def _load(
+    variants: Sequence[Variant],
+    settings: Settings,
+    shapes: Mapping[str, Sequence[int]],
+    warnings: list[str],
+    tell: Progress,
+) -> list[LoadedVariant]:
+    loaded: list[LoadedVariant] = []
+    for variant in variants:
+        tell(f"loading {variant.name}", 0.0)
+        given = {name: shape for name, shape in shapes.items() if not name or name in variant.file.inputs}
+        try:
+            loaded.append(LoadedVariant(variant, settings, given))
+        except InputError as error:
+            # A file exported without function bodies runs natively only: the other side of a comparison falls away.
+            native = any(other.variant.file == variant.file for other in loaded)
+            if not (variant.kind == "functions" and native):
+                raise
+            warnings.append(f"{variant.name} left out: {error.message}")
+    return loaded
+
+
+def _measure_memory(
+    loaded: Sequence[LoadedVariant], settings: Settings, warnings: list[str], tell: Progress
+) -> list[MemoryUse | None]:
+    used: list[MemoryUse | None] = []
+    for item in loaded:
+        tell(f"memory of {item.variant.name}", 0.0)
+        try:
+            used.append(
+                measure_memory(
+                    item.variant.file.path,
+                    item.inputs,
+                    item.shapes,
+                    provider=settings.provider,
+                    threads=settings.threads,
+                    op_library=item.variant.op_library,
+                    seed=settings.seed,
+                )
+            )
+        except EdgeconvError as error:
+            warnings.append(error.message)
+            used.append(None)
+    return used
+
+
+def _profile(item: LoadedVariant, settings: Settings, tell: Progress) -> Profile:
+    tell(f"profiling {item.variant.name}", 0.0)
+    return profile_model(
+        item.variant.file.path,
+        item.feeds,
+        provider=settings.provider,
+        threads=settings.threads,
+        op_library=item.variant.op_library,
+    )
+
+
+def _result_warnings(results: Sequence[VariantResult], *, compare: bool) -> list[str]:
+    found = []
+    for result in results:
+        if result.warmup.stable is False:
+            found.append(f"{result.label} was not stable after {result.warmup.seconds:.1f} s of warm-up")
+        if result.warmup.stable is None:
+            found.append(f"{result.label} was not warmed up: its first samples are slow")
+        if result.summary.spread > _WIDE_SPREAD:
+            found.append(
+                f"{result.label} varies: the middle half spreads over {result.summary.spread:.0%} of the median"
+            )
+        if result.summary.mean > _HEAVY_TAIL * result.summary.median:
+            factor = result.summary.mean / result.summary.median
+            found.append(
+                f"{result.label} has a heavy tail: the mean is {factor:.1f} times the median, so some runs are slow"
+            )
+    if compare and len({result.batch for result in results}) > 1:
+        found.append("the models handle different batches: the ratios are of whole inferences, not of items")
+    if compare and len(results) == 1:
+        found.append("nothing to compare with: give several models, or one that uses edgeconv's operators")
+    return found

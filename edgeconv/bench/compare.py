@@ -1,0 +1,139 @@
+"""Ratios: between variants that ran interleaved, and between two runs where their circumstances allow it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeconv.bench.environment import Environment
+from edgeconv.bench.report import BenchmarkReport, Comparison, RatioRow, VariantResult
+from edgeconv.bench.statistics import ratio_of_medians
+from edgeconv.errors import InputError
+
+MACHINE = (
+    *("cpu_model", "architecture", "board", "logical_cpus", "physical_cores", "available_cpus", "cpu_quota", "isa"),
+    *("governor", "frequency_min", "frequency_max", "boost", "virtual_machine", "power_mode"),
+    *("provider", "threads"),
+)
+"""Fields of the stamp in which two runs must agree to be compared."""
+
+VERSIONS = ("os", "kernel", "python", "edgeconv", "onnxruntime", "numpy", "op_library_sha256", "variables")
+"""Fields of the stamp that may differ, because comparing them may be the point; each difference is shown."""
+
+
+def interleaved_ratios(variants: Sequence[VariantResult], seed: int = 0) -> tuple[RatioRow, ...]:
+    """Compare each further variant of one interleaved run with the first."""
+    first, *others = variants
+    return tuple(
+        RatioRow(
+            variant.name,
+            first.name,
+            ratio_of_medians(
+                variant.series.samples,
+                first.series.samples,
+                (variant.series.turns, first.series.turns),
+                paired=True,
+                seed=seed,
+            ),
+        )
+        for variant in others
+    )
+
+
+def unlike_machines(present: Environment, earlier: Environment) -> list[str]:
+    """List the circumstances in which two runs differ, one line each."""
+    return _differences(present, earlier, MACHINE)
+
+
+def check_alike(present: Environment, earlier: Environment, baseline: str, *, allow_unlike: bool = False) -> None:
+    """Refuse a comparison of runs on unlike machines.
+
+    Raises:
+        InputError: They are unlike, and `allow_unlike` is off.
+    """
+    unlike = unlike_machines(present, earlier)
+    if unlike and not allow_unlike:
+        raise _refusal(baseline, unlike)
+
+
+def compare_reports(
+    present: BenchmarkReport, earlier: BenchmarkReport, *, baseline: str = "the baseline", allow_unlike: bool = False
+) -> Comparison:
+    """Compare two runs, variant by variant.
+
+    Runs on unlike machines, or with unlike threads, batch or shapes, are refused. Other versions or another content of
+    the file are marked. Two runs are never interleaved: what disturbed one of them does not cancel, so a claim of a few
+    per cent needs one run with ``compare=True`` instead.
+
+    Args:
+        present: This run.
+        earlier: The other one.
+        baseline: What to call the other one.
+        allow_unlike: Mark unlike runs instead of refusing them.
+
+    Raises:
+        InputError: The runs are unlike, or have no variant in common.
+    """
+    unlike = unlike_machines(present.environment, earlier.environment)
+    if present.settings.batch != earlier.settings.batch:
+        unlike.append(f"batch: {present.settings.batch}, earlier {earlier.settings.batch}")
+    marks = _differences(present.environment, earlier.environment, VERSIONS)
+    if present.settings.compare != earlier.settings.compare:
+        words = {True: "interleaved", False: "alone"}
+        marks.append(f"variants ran {words[present.settings.compare]}, earlier {words[earlier.settings.compare]}")
+    # The directory need not agree: the same file is often kept elsewhere, and the digest tells whether it is the same.
+    by_name = {(variant.model.name, variant.kind): variant for variant in reversed(earlier.variants)}
+    by_path = {variant.name: variant for variant in earlier.variants}
+    rows = []
+    for variant in present.variants:
+        other = by_path.get(variant.name) or by_name.get((variant.model.name, variant.kind))
+        if other is None:
+            marks.append(f"{variant.name} is not in {baseline}")
+            continue
+        if list(other.shapes.values()) != list(variant.shapes.values()):
+            unlike.append(f"input shapes of {variant.name}: {_shapes(variant)}, earlier {_shapes(other)}")
+        if other.model.sha256 != variant.model.sha256:
+            digests = f"{variant.model.sha256[:12]}, earlier {other.model.sha256[:12]}"
+            marks.append(f"{variant.model.name} has another content: {digests}")
+        ratio = ratio_of_medians(
+            variant.series.samples,
+            other.series.samples,
+            (variant.series.turns, other.series.turns),
+            paired=False,
+            seed=present.settings.seed,
+        )
+        rows.append(RatioRow(variant.name, f"{other.name} in {baseline}", ratio))
+    if unlike and not allow_unlike:
+        raise _refusal(baseline, unlike)
+    if not rows:
+        raise InputError(
+            f"{baseline} has no variant in common with this run: it has "
+            f"{', '.join(variant.name for variant in earlier.variants)}."
+        )
+    return Comparison(baseline, tuple(rows), tuple(unlike + list(dict.fromkeys(marks))), bool(unlike))
+
+
+def _refusal(baseline: str, unlike: Sequence[str]) -> InputError:
+    return InputError(
+        f"{baseline} was measured under other circumstances, so a ratio would say nothing:\n  " + "\n  ".join(unlike),
+        "Measure both on one machine with the same settings; --allow-unlike shows the ratio with a mark.",
+    )
+
+
+def _differences(present: Environment, earlier: Environment, fields: Sequence[str]) -> list[str]:
+    return [
+        f"{name.replace('_', ' ')}: {_text(getattr(present, name))}, earlier {_text(getattr(earlier, name))}"
+        for name in fields
+        if getattr(present, name) != getattr(earlier, name)
+    ]
+
+
+def _shapes(variant: VariantResult) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in variant.shapes.values())
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return str(value)

@@ -1,0 +1,132 @@
+"""What a model file is: its digest, its size, and which of edgeconv's operators it uses."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeconv.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
+
+DOMAIN = "edgeconv"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file as it was measured.
+
+    Attributes:
+        path: As the user gave it.
+        sha256: Digest of the file, followed by that of its external data files in the order of their names.
+        size: Bytes, external data included.
+        inputs: Names of the inputs to feed.
+        operators: Nodes in edgeconv's domain by operator type, each call of a function counted.
+    """
+
+    path: str
+    sha256: str
+    size: int
+    inputs: list[str]
+    operators: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        """File name without its directory."""
+        return Path(self.path).name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
+    """Read and identify a model file.
+
+    Raises:
+        InputError: It does not exist, cannot be read, or is not an ONNX model.
+    """
+    import onnx
+
+    file = Path(path)
+    if file.is_dir():
+        raise InputError(f"{file} is a directory, not an .onnx file.")
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{file} does not exist.", "Check the path; 'edgeconv export' writes .onnx files.") from error
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}.") from error
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except Exception as error:  # protobuf's DecodeError, which lives in different modules by version
+        raise InputError(
+            f"{file} is not an ONNX model, or is damaged.", "Export it again, or copy it again in binary mode."
+        ) from error
+    if not model.graph.node and not model.graph.output:
+        raise InputError(f"{file} is not an ONNX model: it holds no graph.", "Export it again.")
+    digest = hashlib.sha256(content)
+    size = len(content)
+    for location in sorted(_external_files(model)):
+        data = file.parent / location
+        if not data.is_file():
+            raise InputError(f"{file} needs its weights in {data}, which does not exist.", "Keep both files together.")
+        digest.update(bytes.fromhex(file_sha256(data)))
+        size += data.stat().st_size
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input if value.name not in constants]
+    return ModelFile(os.fspath(path), digest.hexdigest(), size, inputs, _count_operators(model))
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 digest of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _external_files(model: onnx.ModelProto) -> set[str]:
+    return {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location" and tensor.data_location == tensor.EXTERNAL
+    }
+
+
+def _count_operators(model: onnx.ModelProto) -> dict[str, int]:
+    """Count calls of edgeconv's operators, through the file's other functions (which may call them) too."""
+    bodies = {(function.domain, function.name): function.node for function in model.functions}
+    known: dict[tuple[str, str], Counter[str]] = {}
+
+    def count(nodes: Iterable[onnx.NodeProto]) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for node in _nodes(nodes):
+            key = (node.domain, node.op_type)
+            if node.domain == DOMAIN:
+                total[node.op_type] += 1
+            elif key in bodies:
+                if key not in known:
+                    known[key] = Counter()  # a function that calls itself is invalid; this only ends the recursion
+                    known[key] = count(bodies[key])
+                total += known[key]
+        return total
+
+    return dict(sorted(count(model.graph.node).items()))
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g.node)
+            for graph in attribute.graphs:
+                yield from _nodes(graph.node)
