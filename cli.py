@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,21 +11,42 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 import edgeconv
 from edgeconv.bench.inputs import parse_shapes
 from edgeconv.bench.progress import show_progress
 from edgeconv.errors import EdgeconvError, InputError, ParityError
+from edgeconv.models.registry import ModelTable
+
+out = Console()
+err = Console(stderr=True)
+
+
+class _Commands(TyperGroup):
+    """Ends an expected error with one message and its exit code, never with a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgeconvError as error:
+            err.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
+            if error.remedy:
+                err.print(escape(error.remedy), highlight=False, soft_wrap=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as interrupt:
+            err.print("interrupted; no half-written file is left")
+            raise typer.Exit(130) from interrupt
+
 
 app = typer.Typer(
     name="edgeconv",
+    cls=_Commands,
     help="Take PyTorch CNNs with unusual convolutions to edge devices: one ONNX file, every runtime.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
-err = Console(stderr=True)
 
 CheckpointArgument = Annotated[
     Path, typer.Argument(help="A .pt or .pth checkpoint, or a .pt2 ExportedProgram.", show_default=False)
@@ -145,10 +164,14 @@ def verify(
 def inspect(
     model: Annotated[Path, typer.Argument(help="Any .onnx file.", show_default=False)],
     shapes: Annotated[list[str], typer.Option(help="[NAME:]1x3x224x224 to assume for an input; repeatable.")] = [],  # noqa: B006
+    all_layers: Annotated[
+        bool, typer.Option("--all-layers", help="Also list nodes without parameters or counted operations.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show operators, shapes, parameters, MACs and size of a file, and which runtimes take which path."""
-    _show(edgeconv.inspect_model(model, shapes=parse_shapes(shapes)), as_json)
+    report = edgeconv.inspect_model(model, shapes=parse_shapes(shapes))
+    _show(report, as_json, **({} if as_json else {"all_layers": all_layers}))
 
 
 @app.command()
@@ -262,31 +285,19 @@ def train(
 @app.command()
 def models(as_json: JsonOption = False) -> None:
     """List the architectures with their papers, input shapes and configuration keys."""
-    _show(edgeconv.list_models(), as_json)
+    _show(ModelTable(edgeconv.list_models()), as_json)
 
 
 def main() -> None:
-    """Run the program: an expected error is one message and a non-zero exit code, never a traceback."""
-    try:
-        app()
-    except EdgeconvError as error:
-        err.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
-        if error.remedy:
-            err.print(escape(error.remedy), highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("interrupted; nothing was written")
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    """Run the program."""
+    app()
 
 
-def _show(report: Any, as_json: bool) -> None:
+def _show(report: Any, as_json: bool, **options: bool) -> None:
     if as_json:
         out.file.write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:
-        report.render(out)
+        report.render(out, **options)
 
 
 @contextlib.contextmanager

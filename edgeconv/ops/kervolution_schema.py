@@ -121,7 +121,7 @@ class _Node:
         self.elem_type = next((self.types[name].elem_type for name in ("X", "W", "B") if name in self.types), 0)
 
     def fail(self, problem: str) -> NoReturn:
-        raise InferenceError(f"{self.operator.name}, {self.context.get_display_name()}: {problem}.")
+        raise InferenceError(f"{self.context.get_display_name()}: {problem}.")
 
     def check_types(self) -> None:
         for name, given in self.types.items():
@@ -228,7 +228,7 @@ class _Node:
             return size if stride == 1 and before + after == extent - 1 else None
         if size + before + after < extent:
             self.fail(
-                f"the {axis} is {size}, with pads {size + before + after}, "
+                f"the {axis} is {size}, with its pads {size + before + after}, "
                 f"but a window of {kernel} with dilation {dilation} covers {extent}"
             )
         return (size + before + after - extent) // stride + 1

@@ -1,0 +1,113 @@
+"""How many multiply-accumulates (MACs) a node takes, from the shapes of what it reads and writes.
+
+Counted are the operators whose cost is multiplications and additions in pairs:
+
+    Conv, ConvInteger, QLinearConv, kervolutions   output elements · (C/group) · kernel elements
+    ConvTranspose                                  input elements · (M/group) · kernel elements
+    Gemm, MatMul, MatMulInteger, QLinearMatMul     output elements · K
+
+A bias, an activation, a pooling and a normalisation add none. A kervolution counts as the convolution of its shape.
+`ManhattanKervolution` and `ChebyshevKervolution` do an absolute difference where a convolution multiplies: theirs are
+counted as such, apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from edgeconv.inspection.nodes import STANDARD_DOMAINS, domain_of, is_edgeconv_operator
+from edgeconv.inspection.shapes import Value
+
+ABSOLUTE_DIFFERENCE_OPERATORS = ("ManhattanKervolution", "ChebyshevKervolution")
+"""Operators that take absolute differences in place of products."""
+
+# Positions of the two operands.
+_CONVOLUTIONS = {"Conv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3)}
+_PRODUCTS = {"MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
+_UNCOUNTED = frozenset({"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of one inference.
+
+    Attributes:
+        macs: Multiply-accumulates.
+        absolute_differences: Absolute differences.
+        complete: False where some part is not known (a shape is missing, or the operator is not counted): the
+            numbers are then lower bounds.
+    """
+
+    macs: int = 0
+    absolute_differences: int = 0
+    complete: bool = True
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.macs + other.macs,
+            self.absolute_differences + other.absolute_differences,
+            self.complete and other.complete,
+        )
+
+
+UNKNOWN = Cost(complete=False)
+
+
+def node_cost(node: onnx.NodeProto, values: Mapping[str, Value]) -> Cost:
+    """Return the cost of a node by its own operator; subgraphs and function bodies are the caller's business.
+
+    Args:
+        node: The node.
+        values: Type and shape of every value in scope.
+    """
+    kind = node.op_type
+    if is_edgeconv_operator(node):
+        count = _convolution(node, values, 1)
+        if count is not None and kind in ABSOLUTE_DIFFERENCE_OPERATORS:
+            return Cost(absolute_differences=count)
+    elif domain_of(node) not in STANDARD_DOMAINS:
+        return UNKNOWN
+    elif kind in _CONVOLUTIONS:
+        count = _convolution(node, values, _CONVOLUTIONS[kind][1])
+    elif kind == "ConvTranspose":
+        x, w = _sizes(node.input[0], values), _sizes(node.input[1], values)
+        count = math.prod(x) * math.prod(w[1:]) if x and w else None
+    elif kind == "Gemm":
+        count = _gemm(node, values)
+    elif kind in _PRODUCTS:
+        count = _matmul(node, values, *_PRODUCTS[kind])
+    else:
+        return UNKNOWN if kind in _UNCOUNTED else Cost()
+    return UNKNOWN if count is None else Cost(macs=count)
+
+
+def _sizes(name: str, values: Mapping[str, Value]) -> tuple[int, ...] | None:
+    return values[name].sizes if name in values else None
+
+
+def _convolution(node: onnx.NodeProto, values: Mapping[str, Value], weight: int) -> int | None:
+    y, w = _sizes(node.output[0], values), _sizes(node.input[weight], values)
+    return math.prod(y) * math.prod(w[1:]) if y and w else None
+
+
+def _gemm(node: onnx.NodeProto, values: Mapping[str, Value]) -> int | None:
+    a, y = _sizes(node.input[0], values), _sizes(node.output[0], values)
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return math.prod(y) * a[0 if transposed else 1] if a and y else None
+
+
+def _matmul(node: onnx.NodeProto, values: Mapping[str, Value], left: int, right: int) -> int | None:
+    a, b = _sizes(node.input[left], values), _sizes(node.input[right], values)
+    if not a or not b:
+        return None
+    batch = 1
+    for i in range(1, max(len(a), len(b)) - 1):  # broadcast what is in front of the matrices, from the back
+        sizes = [shape[-2 - i] for shape in (a, b) if len(shape) >= 2 + i]
+        batch *= 0 if 0 in sizes else max(sizes, default=1)
+    rows = a[-2] if len(a) > 1 else 1
+    columns = b[-1] if len(b) > 1 else 1
+    return batch * rows * a[-1] * columns
