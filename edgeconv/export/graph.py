@@ -10,7 +10,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import torch
 from onnxscript import values
 from torch import Tensor, nn
@@ -121,7 +123,6 @@ def _translation(operator: KervolutionOperator) -> Callable[..., Any]:
         attributes: dict[str, Any] = dict(zip(("strides", "pads", "dilations", "group"), window, strict=False))
         if operator.has_degree:
             attributes["degree"] = window[4]
-        # The bias is passed even if there is none: the reference evaluator wants as many inputs as the function has.
         return node(*inputs, bias, kernel_shape=list(inputs[1].shape[2:]), **attributes, **PLUGIN_ATTRIBUTES)
 
     return translate
@@ -166,13 +167,34 @@ def _clean(model: onnx.ModelProto) -> None:
         node.metadata_props.extend(kept)
         node.doc_string = ""
         node.name = _node_name(node, taken)
-        operator = OPERATORS.get(node.op_type) if node.domain == DOMAIN else None
-        if operator is not None and len(node.input) < len(operator.inputs):
-            node.input.extend([""] * (len(operator.inputs) - len(node.input)))
+        if node.domain == DOMAIN and node.op_type in OPERATORS:
+            _write_bias(model.graph, node)
     del model.graph.metadata_props[:]
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
     model.graph.doc_string = ""
+
+
+def _write_bias(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    """Give a node without bias one of zeros.
+
+    An omitted optional input is valid, but the reference evaluator wants as many inputs as a function has, and
+    TensorRT's parser rejects it inside the function's body.
+    """
+    position = len(OPERATORS[node.op_type].inputs) - 1
+    if len(node.input) > position and node.input[position]:
+        return
+    types = {tensor.name: (tensor.data_type, tensor.dims[0]) for tensor in graph.initializer if tensor.dims}
+    for value in (*graph.value_info, *graph.input):
+        tensor = value.type.tensor_type
+        if tensor.shape.dim:
+            types.setdefault(value.name, (tensor.elem_type, tensor.shape.dim[0].dim_value))
+    element, filters = types[node.input[1]]
+    name = f"{node.output[0]}_bias"
+    zeros = np.zeros(filters, onnx.helper.tensor_dtype_to_np_dtype(element))
+    graph.initializer.append(onnx.numpy_helper.from_array(zeros, name))
+    del node.input[position:]
+    node.input.append(name)
 
 
 def layer_of(node: onnx.NodeProto) -> str | None:
