@@ -21,13 +21,14 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: The file to write. Its directory must exist.
 
     Raises:
-        InputError: The directory is missing, `path` is a directory or device, or writing fails (permissions, full disk).
+        InputError: The directory is missing, `path` is no regular file, or writing fails (permissions, full disk).
     """
     target = Path(path)
-    if target.exists() and not target.is_file():
-        raise InputError(f"cannot write {target}: it is not a regular file.", "Give the name of a file.")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        if target.exists() and not target.is_file():
+            raise InputError(f"cannot write {target}: it is not a regular file.", "Give the name of a file.")
+        # Shortened, so that the temporary's name is not too long where the target's is not.
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".tmp", dir=target.parent)
     except OSError as error:
         raise _unwritable(target, error) from error
     os.close(handle)

@@ -1,4 +1,4 @@
-"""Kervolution configurations that hurt: H ≠ W, odd channels, groups, strides, dilations, lopsided pads, no bias, batch."""
+"""Kervolution configurations that hurt: H ≠ W, odd channels, groups, strides, dilations, lopsided pads, no bias."""
 
 from __future__ import annotations
 

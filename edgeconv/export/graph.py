@@ -132,10 +132,10 @@ def _trace(
     module: nn.Module, inputs: Sequence[Tensor], kwargs: Mapping[str, Any] | None, dynamic_shapes: Any
 ) -> ExportedProgram:
     if isinstance(module, HalfPrecision) and dynamic_shapes:  # its forward takes *args and **kwargs
-        shapes = list(dynamic_shapes.values())
-        dynamic_shapes = {"args": tuple(shapes[: len(inputs)])}
+        by_input = list(dynamic_shapes.values())
+        dynamic_shapes = {"args": tuple(by_input[: len(inputs)])}
         if kwargs:
-            dynamic_shapes["kwargs"] = dict(zip(kwargs, shapes[len(inputs) :], strict=True))
+            dynamic_shapes["kwargs"] = dict(zip(kwargs, by_input[len(inputs) :], strict=True))
     try:
         return torch.export.export(
             module.eval(), tuple(inputs), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False

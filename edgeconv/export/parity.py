@@ -59,9 +59,7 @@ class TorchModel:
         keywords: For the inputs at the end that `forward` takes by keyword: their names there.
     """
 
-    def __init__(
-        self, module: nn.Module | ExportedProgram, names: Sequence[str], keywords: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, module: nn.Module | ExportedProgram, names: Sequence[str], keywords: Sequence[str] = ()) -> None:
         self._module = torch.export.unflatten(module) if isinstance(module, ExportedProgram) else module
         self._names, self._keywords = list(names), list(keywords)
 

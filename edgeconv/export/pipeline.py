@@ -27,6 +27,7 @@ from edgeconv.export.parity import TorchModel, Trial, compare_runtimes
 from edgeconv.export.report import ParityReport
 from edgeconv.export.samples import graph_inputs, random_trials, real_trials
 from edgeconv.export.shapes import (
+    DynamicAxes,
     Shape,
     default_shape,
     dynamic_axes,
@@ -87,9 +88,8 @@ class ExportReport:
         if self.parity is not None:
             self.parity.render(console)
         shapes = ", ".join(f"{name} {'x'.join(map(str, axes))}" for name, axes in self.inputs.items())
-        console.print(
-            f"[bold]{self.path}[/]: {self.bytes / 2**20:.2f} MiB, opset {self.opset}, {self.precision}, {_FORMS[self.form]}"
-        )
+        kind = f"opset {self.opset}, {self.precision}, {_FORMS[self.form]}"
+        console.print(f"[bold]{self.path}[/]: {self.bytes / 2**20:.2f} MiB, {kind}")
         console.print(f"inputs: {shapes}")
         console.print(self.parity.verdict() if self.parity else "[yellow]not checked (--no-verify)[/]")
         console.print("\nNext:", highlight=False)
@@ -271,6 +271,7 @@ def export_checkpoint(
         "edgeconv.source_sha256": loaded.source_sha256,
     }
     module: nn.Module | ExportedProgram
+    axes: bool | DynamicAxes
     if loaded.program is not None:
         if shapes:
             raise InputError("a .pt2 program has its shapes fixed.", "Drop --shapes, or export the program anew.")

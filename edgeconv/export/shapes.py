@@ -96,7 +96,7 @@ def parameter_names(module: nn.Module | ExportedProgram, count: int) -> list[str
     """
     if isinstance(module, ExportedProgram):
         return [str(name) for name in module.graph_signature.user_inputs][:count]
-    names = []
+    names: list[str] = []
     for name, parameter in inspect.signature(module.forward).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             names += [f"{name}_{i}" for i in range(count - len(names))]
@@ -111,9 +111,7 @@ DynamicAxes = dict[str, dict[int, str]]
 """Input name -> {axis: name} for the axes whose size is left open."""
 
 
-def dynamic_axes(
-    tensors: Mapping[str, Tensor], dynamic: bool | Mapping[str, Mapping[int, str]]
-) -> DynamicAxes:
+def dynamic_axes(tensors: Mapping[str, Tensor], dynamic: bool | Mapping[str, Mapping[int, str]]) -> DynamicAxes:
     """Settle which axes are dynamic.
 
     Args:
@@ -129,9 +127,7 @@ def dynamic_axes(
         if not dynamic or first is None or not first.dim():
             return {}
         return {
-            name: {0: "batch"}
-            for name, tensor in tensors.items()
-            if tensor.dim() and tensor.shape[0] == first.shape[0]
+            name: {0: "batch"} for name, tensor in tensors.items() if tensor.dim() and tensor.shape[0] == first.shape[0]
         }
     unknown = sorted(dynamic.keys() - tensors.keys())
     if unknown:

@@ -43,8 +43,8 @@ def convert(model: _Module, kernel: str = "polynomial", *, where: Where | None =
         ValueError: No layer matches, or a parameter is out of range.
     """
     replacements: dict[int, nn.Module] = {}
-    for name, module in model.named_modules():
-        if type(module) in _LAYERS and _selected(where, name, module):
+    for name, module in model.named_modules(remove_duplicate=False):  # any name of a shared layer may match
+        if type(module) in _LAYERS and id(module) not in replacements and _selected(where, name, module):
             replacements[id(module)] = _replacement(module, kernel, parameters)
     if not replacements:
         raise ValueError(f"no Conv1d or Conv2d layer matches where={where!r}")
@@ -74,7 +74,7 @@ def _replacement(layer: nn.Module, kernel: str, parameters: dict[str, Any]) -> n
         layer.dilation,  # type: ignore[arg-type]
         layer.groups,
         layer.bias is not None,
-        layer.padding_mode,  # type: ignore[arg-type]
+        layer.padding_mode,
         layer.weight.device,
         layer.weight.dtype,
         kernel=kernel,

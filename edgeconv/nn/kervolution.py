@@ -51,11 +51,11 @@ class _Kervolution(nn.modules.conv._ConvNd):
         # The operators take their parameters in float32 whatever the type of the data: a gamma of 2/(C·k²) would lose
         # half its digits in float16. So .half() and .bfloat16() leave them alone.
         before = {name: getattr(self, name).detach().clone() for name in self.parameter_names}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in before.items():
             tensor = getattr(self, name)
             if tensor.dtype in (torch.float16, torch.bfloat16):
-                tensor.data = value.to(tensor.device)
+                tensor.data = value.to(tensor.device, torch.float32)
         return self
 
     def _kervolve(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class _Kervolution(nn.modules.conv._ConvNd):
             return self._kervolve(x.unsqueeze(0)).squeeze(0)
         if x.dim() != spatial + 2 or x.shape[1] != self.in_channels:
             raise ValueError(
-                f"{type(self).__name__} expects (N, {self.in_channels}, {', '.join('LHW'[-spatial:][:spatial])}) "
+                f"{type(self).__name__} expects (N, {self.in_channels}, {'L' if spatial == 1 else 'H, W'}) "
                 f"input with {self.in_channels} channels; got shape {tuple(x.shape)}"
             )
         padding = self._reversed_padding_repeated_twice
@@ -98,7 +98,7 @@ class _Kervolution(nn.modules.conv._ConvNd):
 
     def extra_repr(self) -> str:
         """Conv's description, the kernel and its parameters."""
-        parts = [super().extra_repr(), f"kernel={self.kernel}"]
+        parts = [super().extra_repr(), f"kernel={self.kernel}"]  # type: ignore[no-untyped-call]
         if self.kernel == "polynomial":
             parts.append(f"degree={self.degree}")
         for name in self.parameter_names:
@@ -134,6 +134,9 @@ class Kerv2d(_Kervolution, nn.Conv2d):
 
     Raises:
         ValueError: An argument is out of range, or (from the forward pass) the input has the wrong channels.
+
+    Gradients are finite wherever the outputs are far from overflow, at distance 0 and at ties too; for where overflow
+    begins see `edgeconv.ops.kervolution_torch.kervolution`.
     """
 
     def __init__(

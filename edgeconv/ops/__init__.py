@@ -1,1 +1,1 @@
-"""The operators: one module holds an operator's definition; suffixes name its forms (`_torch`, `_function`, `_schema`)."""
+"""The operators: a module holds a definition; suffixes name its forms (`_torch`, `_function`, `_schema`)."""

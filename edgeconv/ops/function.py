@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -10,7 +11,9 @@ from onnx_ir.passes.common import InlinePass
 from onnxscript import OnnxFunction
 
 
-def build_function(name: str, function: OnnxFunction, parts: Sequence[OnnxFunction], opset: int) -> onnx.FunctionProto:
+def build_function(
+    name: str, function: OnnxFunction[..., Any], parts: Sequence[OnnxFunction[..., Any]], opset: int
+) -> onnx.FunctionProto:
     """Turn an onnxscript function into one self-contained ONNX function.
 
     Args:

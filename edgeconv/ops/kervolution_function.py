@@ -16,15 +16,15 @@ Needs onnxscript (the `export` extra).
 """
 
 # onnxscript reads these functions as source: their parameters without annotation are tensors, and `op` is ONNX.
-# ruff: noqa: B008
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,assignment,arg-type,misc,operator,index,attr-defined"
+# ruff: noqa: RUF013
+# mypy: disable-error-code="no-untyped-def,assignment"
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from onnxscript import opset18 as op
-from onnxscript import script, values
+from onnxscript import opset18, script, values
 
 from edgeconv.ops.function import build_function
 from edgeconv.ops.kervolution import DOMAIN, VERSION
@@ -36,6 +36,7 @@ BLOCK_ELEMENTS = 1_572_864
 """Bound on the elements of a distance kernel's temporaries (6 MiB): larger blocks fall out of the cache, smaller ones
 spend their time in the loop (measured on ResNet's layer shapes, 0.2 to 3.2 million)."""
 
+op: Any = opset18
 edgeconv = values.Opset(DOMAIN, VERSION)
 
 
@@ -63,9 +64,7 @@ def _dot(x, w, scale, offset, group: int, strides: Sequence[int], pads: Sequence
 
 
 @script(parts)
-def _distance_term(
-    x, w, scale, group: int, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]
-):
+def _distance_term(x, w, scale, group: int, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]):
     """max(0, ‖x - w‖²)·scale for a negative scale, as min(0, 2·-scale·x·w + scale·‖w‖² + scale·‖x‖²)."""
     flat = op.Constant(value_ints=[-1])
     groups = op.Reshape(op.Constant(value_int=group), flat)
@@ -155,7 +154,7 @@ def EuclideanKervolution(
     return op.CastLike(op.Add(y, _bias(W, B)), X)
 
 
-def _loop_over_taps(combine, reduce):
+def _loop_over_taps(combine: values.Op, reduce: values.Op) -> Any:
     """Build the function -reduce|x - w| + B, which `combine` gathers over taps and channel blocks."""
 
     @script(edgeconv)

@@ -7,7 +7,9 @@ Formulas and source: see `edgeconv.ops.kervolution`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from edgeconv.ops.kervolution import DOMAIN, OPERATOR_OF_KERNEL, OPERATORS, KervolutionOperator
 from edgeconv.ops.patch_distance_torch import patch_distance
+
 
 def kervolution(
     x: Tensor,
@@ -48,7 +51,10 @@ def kervolution(
         scale: Sigmoid kernel; a scalar or (M).
 
     Returns:
-        (N, M, H', W') in x's dtype. Half precision is accumulated in float32.
+        (N, M, H', W') in x's dtype. Half precision is accumulated in float32, under autocast too. In float32 the
+        polynomial kernel overflows where |x·w + balance| > 3.4e38^(1/degree), 7.0e12 for degree 3, and the gradient of
+        its weights where degree·|x·w + balance|^(degree-1)·|x| > 3.4e38; the squared distances of the gaussian and
+        euclidean kernels become infinite for |x| > 1.8e19 (0 and -inf), their gradients stay finite.
     """
     if kernel == "linear":
         top, left, bottom, right = pads
@@ -69,52 +75,64 @@ def _parameter(value: Tensor | float, x: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=dtype, device=x.device)
 
 
-def _dot(x: Tensor, w: Tensor, stride: list[int], pads: list[int], dilation: list[int], groups: int) -> Tensor:
-    top, left, bottom, right = pads
-    if (top, left) == (bottom, right):
-        return F.conv2d(x, w, None, stride, [top, left], dilation, groups)
-    return F.conv2d(F.pad(x, (left, right, top, bottom)), w, None, stride, 0, dilation, groups)
+class _Window(NamedTuple):
+    """Where the patches lie: the operators' attributes."""
+
+    strides: Sequence[int]
+    pads: Sequence[int]
+    dilations: Sequence[int]
+    group: int
 
 
-def _squared_distance(
-    x: Tensor, w: Tensor, stride: list[int], pads: list[int], dilation: list[int], groups: int
-) -> Tensor:
+def _dot(x: Tensor, w: Tensor, window: _Window) -> Tensor:
+    top, left, bottom, right = window.pads
+    padding: tuple[int, int] = (top, left)
+    if padding != (bottom, right):
+        x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
+    return F.conv2d(x, w, None, tuple(window.strides), padding, tuple(window.dilations), window.group)
+
+
+def _squared_distance(x: Tensor, w: Tensor, window: _Window) -> Tensor:
     """‖x - w‖² as ‖x‖² + ‖w‖² - 2x·w; ‖x‖² is a box sum of the channel-summed squares. Clamped at 0 (cancellation)."""
-    channels, filters = x.shape[1], w.shape[0]
-    energy = x.square().unflatten(1, (groups, channels // groups)).sum(2)
-    box = torch.ones((groups, 1, *w.shape[2:]), dtype=x.dtype, device=x.device)
-    energy = _dot(energy, box, stride, pads, dilation, groups).repeat_interleave(filters // groups, 1)
+    channels, filters, group = x.shape[1], w.shape[0], window.group
+    energy = x.square().unflatten(1, (group, channels // group)).sum(2)
+    box = torch.ones((group, 1, *w.shape[2:]), dtype=x.dtype, device=x.device)
+    energy = _dot(energy, box, window).repeat_interleave(filters // group, 1)
     norm = w.square().sum((1, 2, 3))[:, None, None]
-    return (energy + norm - 2 * _dot(x, w, stride, pads, dilation, groups)).clamp_min(0)
+    distance = (energy + norm - 2 * _dot(x, w, window)).clamp_min(0)
+    return torch.where(energy.isinf(), energy, distance)  # inf - inf would be NaN
 
 
 def _per_channel(parameter: Tensor) -> Tensor:
     return parameter.reshape(-1, 1, 1)
 
 
-def _polynomial(x: Tensor, w: Tensor, balance: Tensor, *window: object, degree: int) -> Tensor:
-    u = _dot(x, w, *window) + _per_channel(balance)  # type: ignore[arg-type]
-    return u**degree
+def _polynomial(x: Tensor, w: Tensor, window: _Window, balance: Tensor, degree: int) -> Tensor:
+    return torch.pow(_dot(x, w, window) + _per_channel(balance), degree)
 
 
-def _gaussian(x: Tensor, w: Tensor, gamma: Tensor, *window: object) -> Tensor:
-    return torch.exp(-_per_channel(gamma) * _squared_distance(x, w, *window))  # type: ignore[arg-type]
+def _gaussian(x: Tensor, w: Tensor, window: _Window, gamma: Tensor) -> Tensor:
+    distance = _squared_distance(x, w, window)
+    # Finite, because gamma's gradient is distance·exp(…), and inf·0 would be NaN.
+    return torch.exp(-_per_channel(gamma) * distance.clamp_max(torch.finfo(distance.dtype).max))
 
 
-def _sigmoid(x: Tensor, w: Tensor, scale: Tensor, balance: Tensor, *window: object) -> Tensor:
-    return torch.tanh(_per_channel(scale) * _dot(x, w, *window) + _per_channel(balance))  # type: ignore[arg-type]
+def _sigmoid(x: Tensor, w: Tensor, window: _Window, scale: Tensor, balance: Tensor) -> Tensor:
+    return torch.tanh(_per_channel(scale) * _dot(x, w, window) + _per_channel(balance))
 
 
-def _euclidean(x: Tensor, w: Tensor, *window: object) -> Tensor:
-    return -_squared_distance(x, w, *window)  # type: ignore[arg-type]
+def _euclidean(x: Tensor, w: Tensor, window: _Window) -> Tensor:
+    return -_squared_distance(x, w, window)
 
 
-def _manhattan(x: Tensor, w: Tensor, *window: object) -> Tensor:
-    return -patch_distance(x, w, 1.0, *window)  # type: ignore[arg-type]
+def _manhattan(x: Tensor, w: Tensor, window: _Window) -> Tensor:
+    distance: Tensor = patch_distance(x, w, 1.0, *window)
+    return -distance
 
 
-def _chebyshev(x: Tensor, w: Tensor, *window: object) -> Tensor:
-    return -patch_distance(x, w, float("inf"), *window)  # type: ignore[arg-type]
+def _chebyshev(x: Tensor, w: Tensor, window: _Window) -> Tensor:
+    distance: Tensor = patch_distance(x, w, math.inf, *window)
+    return -distance
 
 
 _BODIES: dict[str, Callable[..., Tensor]] = {
@@ -130,18 +148,21 @@ _BODIES: dict[str, Callable[..., Tensor]] = {
 def _register(operator: KervolutionOperator, library: torch.library.Library) -> None:
     tensors = "".join(f"Tensor {name}, " for name in ("X", "W", *operator.parameters))
     window = "SymInt[2] strides, SymInt[4] pads, SymInt[2] dilations, int group"
-    library.define(f"{operator.name}({tensors}Tensor? B, {window}{', int degree' if operator.has_degree else ''}) -> Tensor")
+    degree = ", int degree" if operator.has_degree else ""
+    library.define(f"{operator.name}({tensors}Tensor? B, {window}{degree}) -> Tensor")
     body = _BODIES[operator.name]
     count = len(operator.parameters)
 
-    def composite(x: Tensor, w: Tensor, *rest: object) -> Tensor:
-        parameters, bias, window = rest[:count], rest[count], rest[count + 1 : count + 5]
-        degree = {"degree": rest[count + 5]} if operator.has_degree else {}
+    def composite(x: Tensor, w: Tensor, *rest: Any) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):
+            # Convolutions in half precision would leave little of ‖x‖² + ‖w‖² - 2x·w.
+            with torch.autocast(x.device.type, enabled=False):
+                return composite(x, w, *rest)
+        parameters, bias, window, degree = rest[:count], rest[count], rest[count + 1 : count + 5], rest[count + 5 :]
         half = x.dtype in (torch.float16, torch.bfloat16)
         wide = (x.float(), w.float()) if half else (x, w)
-        y = body(*wide, *parameters, *window, **degree)
+        y = body(*wide, _Window(*window), *parameters, *degree)
         if bias is not None:
-            assert isinstance(bias, Tensor)
             y = y + bias[:, None, None]
         return y.to(x.dtype)
 

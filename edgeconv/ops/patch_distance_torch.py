@@ -1,19 +1,23 @@
-"""Distances between patches and filters in PyTorch, with bounded memory: what the manhattan and chebyshev kernels stand on.
+"""Distances between patches and filters in PyTorch, with bounded memory: the ground of manhattan and chebyshev kernels.
 
-A torch operator of its own, because its loop over blocks of rows cannot be traced with symbolic sizes: exporters and
-compilers see one opaque operator with known shapes and a known gradient.
+A torch operator of its own, because its loop over blocks cannot be traced with symbolic sizes: exporters and compilers
+see one opaque operator with known shapes and a known gradient.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_cdist_backward: Callable[..., Tensor] = torch.ops.aten._cdist_backward.default
+
 PATCH_BYTES = 16 * 2**20
-"""Bound on the patches (im2col columns) that are held at a time, forward and backward."""
+"""Bound on the patches (im2col columns) that are held at a time, forward and backward; at least one output row of one
+image is."""
 
 
 @torch.library.custom_op("edgeconv::patch_distance", mutates_args=())
@@ -38,12 +42,27 @@ def patch_distance(
         group: Number of groups.
 
     Returns:
-        (N, M, H', W'). Where the distance has no gradient (x = w) its subgradient 0 is used.
+        (N, M, H', W'); a NaN in a patch or a filter makes its distances NaN. The gradient is sign(x - w) for p = 1; for
+        p = infinity it is sign(x - w) at every element that attains the maximum. So it is 0 where x = w.
+
+    Raises:
+        ValueError: The window is larger than the padded input.
     """
-    result = x.new_empty(_output_shape(x, w, strides, pads, dilations))
+    shape = _output_shape(x, w, strides, pads, dilations)
+    if min(shape[2:]) < 1:
+        raise ValueError(f"a {tuple(w.shape[2:])} window does not fit {tuple(x.shape)} input with pads {list(pads)}")
+    result = x.new_empty(shape)
     padded = _pad(x, pads)
-    for rows, window in _blocks(result, x, w, strides, dilations):
-        result[:, :, rows] = _block_distance(padded[:, :, window], w, p, strides, dilations, group)
+    weights = w.reshape(group, w.shape[0] // group, -1)
+    passed_over = p == math.inf and bool(x.isnan().any() or w.isnan().any())  # by cdist's maximum
+    for images, rows, window in _blocks(result, x, w, strides, dilations, PATCH_BYTES):
+        patches = _patches(padded[images, :, window], w, strides, dilations, group)
+        distances = torch.cdist(patches, weights, p=p)
+        if passed_over:
+            invalid = patches.isnan().any(2)[:, :, None] | weights.isnan().any(2)[:, None, :]
+            distances.masked_fill_(invalid, math.nan)
+        block = result[images, :, rows]
+        block.copy_(_split(distances, 1, block.shape[0]).permute(1, 0, 3, 2).reshape(block.shape))
     return result
 
 
@@ -61,14 +80,21 @@ def patch_distance_backward(
     """Gradients of `patch_distance` with respect to x and w; each block's patches are computed again."""
     padded = _pad(x, pads)
     grad_padded, grad_w = torch.zeros_like(padded), torch.zeros_like(w)
-    for rows, window in _blocks(grad, x, w, strides, dilations):
-        with torch.enable_grad():
-            x_block = padded[:, :, window].detach().requires_grad_()
-            w_block = w.detach().requires_grad_()
-            distance = _block_distance(x_block, w_block, p, strides, dilations, group)
-            parts = torch.autograd.grad(distance, (x_block, w_block), grad[:, :, rows])
-        grad_padded[:, :, window] += parts[0]
-        grad_w += parts[1]
+    # On the CPU cdist's gradient needs no more than its inputs; on a GPU it holds the patches once for every filter.
+    copies = 1 if x.device.type == "cpu" else w.shape[0] // group
+    weights = w.reshape(group, w.shape[0] // group, -1)
+    for images, rows, window in _blocks(grad, x, w, strides, dilations, PATCH_BYTES // copies):
+        x_block = padded[images, :, window]
+        patches = _patches(x_block, w, strides, dilations, group)
+        distances = torch.cdist(patches, weights, p=p)
+        # cdist's own gradient: autograd does not record inside an operator's implementation.
+        upstream = _split(grad[images, :, rows].flatten(2), 1, group).permute(1, 0, 3, 2).flatten(1, 2)
+        grad_patches = _cdist_backward(upstream.contiguous(), patches, weights, p, distances)
+        grad_weights = _cdist_backward(upstream.mT.contiguous(), weights, patches, p, distances.mT.contiguous())
+        columns = _split(grad_patches, 1, x_block.shape[0]).permute(1, 0, 3, 2).flatten(1, 2)
+        size, taps = tuple(x_block.shape[2:]), tuple(w.shape[2:])
+        grad_padded[images, :, window] += F.fold(columns, size, taps, tuple(dilations), 0, tuple(strides))
+        grad_w += grad_weights.reshape(w.shape)
     top, left = pads[0], pads[1]
     return grad_padded[:, :, top : top + x.shape[2], left : left + x.shape[3]].clone(), grad_w
 
@@ -89,31 +115,45 @@ def _pad(x: Tensor, pads: Sequence[int]) -> Tensor:
 
 
 def _blocks(
-    output: Tensor, x: Tensor, w: Tensor, strides: Sequence[int], dilations: Sequence[int]
-) -> Iterator[tuple[slice, slice]]:
-    """Yield (output rows, rows of the padded input they read), so that a block's patches stay within PATCH_BYTES."""
-    row_bytes = output.shape[0] * output.shape[3] * x.shape[1] * w.shape[2] * w.shape[3] * x.element_size()
-    step = max(1, PATCH_BYTES // max(1, row_bytes))
+    output: Tensor, x: Tensor, w: Tensor, strides: Sequence[int], dilations: Sequence[int], most: int
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield (images, output rows, rows of the padded input they read): blocks with patches of at most `most` bytes."""
+    if not output.numel():
+        return
+    batch, _, height, width = output.shape
+    row_bytes = width * x.shape[1] * w.shape[2] * w.shape[3] * x.element_size()
+    budget = max(1, most // max(1, row_bytes))
+    images, step = max(1, budget // height), min(budget, height)
     reach = dilations[0] * (w.shape[2] - 1) + 1
-    for first in range(0, output.shape[2] if output.numel() else 0, step):
-        last = min(first + step, output.shape[2])
-        yield slice(first, last), slice(first * strides[0], (last - 1) * strides[0] + reach)
+    for start in range(0, batch, images):
+        for first in range(0, height, step):
+            last = min(first + step, height)
+            window = slice(first * strides[0], (last - 1) * strides[0] + reach)
+            yield slice(start, min(start + images, batch)), slice(first, last), window
 
 
-def _block_distance(
-    x: Tensor, w: Tensor, p: float, strides: Sequence[int], dilations: Sequence[int], group: int
-) -> Tensor:
-    batch, filters = x.shape[0], w.shape[0]
-    columns = (x.shape[3] - dilations[1] * (w.shape[3] - 1) - 1) // strides[1] + 1
+def _patches(x: Tensor, w: Tensor, strides: Sequence[int], dilations: Sequence[int], group: int) -> Tensor:
+    """(group, images and positions, taps). With a batch of its own each image would need a copy of the filters."""
     patches = F.unfold(x, tuple(w.shape[2:]), tuple(dilations), 0, tuple(strides))
-    patches = patches.unflatten(1, (group, -1)).transpose(2, 3).contiguous()
-    weights = w.reshape(1, group, filters // group, -1).expand(batch, -1, -1, -1).contiguous()
-    return torch.cdist(patches, weights, p=p).transpose(2, 3).reshape(batch, filters, -1, columns)
+    return _split(patches, 1, group).permute(1, 0, 3, 2).flatten(1, 2)
+
+
+def _split(tensor: Tensor, dimension: int, parts: int) -> Tensor:
+    """Replace a dimension by two, of which the first has `parts` elements."""
+    shape = tensor.shape
+    return tensor.reshape(*shape[:dimension], parts, -1, *shape[dimension + 1 :])
 
 
 @patch_distance.register_fake
-def _(x: Tensor, w: Tensor, p: float, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int],
-      group: int) -> Tensor:
+def _(
+    x: Tensor,
+    w: Tensor,
+    p: float,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+) -> Tensor:
     return x.new_empty(_output_shape(x, w, strides, pads, dilations))
 
 

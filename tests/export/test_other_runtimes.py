@@ -1,4 +1,4 @@
-"""Inlined files in runtimes that know nothing of edgeconv: OpenVINO computes the same, TensorRT-RTX's builder takes them.
+"""Files in runtimes that know nothing of edgeconv: OpenVINO computes the same, TensorRT-RTX's builder takes them.
 
 TensorRT-RTX compiles an engine without a GPU; running what it built would take one.
 """

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from kervolution_cases import Case, cases
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -20,8 +21,6 @@ from edgeconv.ops.kervolution import DOMAIN, OPERATOR_OF_KERNEL, PLUGIN_ATTRIBUT
 from edgeconv.ops.kervolution_function import FUNCTIONS, OPSET
 from edgeconv.ops.kervolution_torch import kervolution
 from edgeconv.runtime.op_library import op_library
-
-from kervolution_cases import Case, cases
 
 Array = NDArray[np.floating]
 
