@@ -235,7 +235,7 @@ def bench(
 
 @app.command()
 def train(
-    arch: Annotated[str, typer.Argument(help="Architecture; `edgeconv models` lists the names.", show_default=False)],
+    arch: Annotated[str, typer.Option("--arch", help="Architecture; `edgeconv models` lists the names.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint (.pt) to write.", show_default=False)],
     data: Annotated[str, typer.Option(help="Data set: mnist.")] = "mnist",
     data_dir: Annotated[Path, typer.Option(help="Directory of its IDX files.")] = Path("data/mnist"),

@@ -20,11 +20,13 @@ pickled module. Needs the `export` extra (torch).
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pickle
+import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,8 +125,11 @@ def save_checkpoint(
         "training": dict(training) if training else None,
         "samples": {name: tensor.detach().cpu() for name, tensor in samples.items()} if samples else None,
     }
+    # Into memory first: torch's own file writer turns a full disk into a RuntimeError without a cause.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with atomic_output(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def _check_samples(samples: Mapping[str, Tensor], input_shape: Sequence[int]) -> None:
@@ -153,7 +158,7 @@ def load_checkpoint(
     Args:
         path: A `.pt`, `.pth` or `.pt2` file.
         architecture: Registry name for a bare state dict.
-        config: Keyword arguments of the architecture for a bare state dict.
+        config: Keyword arguments of the architecture for a bare state dict. A checkpoint has its own; it must agree.
         trust_pickle: Unpickle whole modules. Only for files whose author you trust: unpickling runs their code.
 
     Returns:
@@ -174,7 +179,7 @@ def load_checkpoint(
             "Save it with edgeconv.save_checkpoint, or save model.state_dict() and pass --arch.",
         )
     if content.get("format") == FORMAT:
-        return _from_checkpoint(source, content, sha256, architecture)
+        return _from_checkpoint(source, content, sha256, architecture, config)
     return _from_state_dict(source, content, sha256, architecture, config)
 
 
@@ -206,8 +211,10 @@ def _read(source: Path, trust_pickle: bool) -> tuple[object, str]:
     except pickle.UnpicklingError as error:
         if trust_pickle:
             raise CheckpointError(f"{source} is damaged: {_first_line(error)}", _DAMAGED_REMEDY) from error
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"pickled Python objects ({named[1]})" if named else "pickled Python objects, or is damaged"
         raise CheckpointError(
-            f"{source} holds pickled Python objects; loading them would run code from the file.",
+            f"{source} holds {what}; loading them would run code from the file.",
             "Save model.state_dict() instead and pass --arch, or, only if you trust its author, add --trust-pickle.",
         ) from error
     except Exception as error:  # torch.load raises whatever its readers meet in a damaged file
@@ -230,33 +237,73 @@ def _archive_names(source: Path) -> list[str]:
             if damaged is not None:
                 raise CheckpointError(f"{source} is damaged: {damaged} fails its checksum.", _DAMAGED_REMEDY)
             return archive.namelist()
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile raises more than BadZipFile: on flags, names and sizes that it cannot take
         raise CheckpointError(f"{source} is truncated or damaged: {_first_line(error)}", _DAMAGED_REMEDY) from error
 
 
-def _from_checkpoint(source: Path, content: dict[str, Any], sha256: str, architecture: str | None) -> Checkpoint:
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_list(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, kind) for item in value)
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "architecture": lambda v: isinstance(v, str),
+    "config": lambda v: isinstance(v, dict) and all(isinstance(key, str) for key in v) and _is_json(v),
+    "state_dict": _is_state,
+    "input_shape": lambda v: _is_list(v, int) and len(v) > 0 and min(v) > 0,
+    "normalization": lambda v: (
+        v is None or (isinstance(v, dict) and all(_is_list(v.get(k), (int, float)) for k in ("mean", "std")))
+    ),
+    "class_names": lambda v: v is None or _is_list(v, str),
+    "training": lambda v: v is None or (isinstance(v, dict) and _is_json(v)),
+    "samples": lambda v: v is None or (_is_state(v) and v.keys() >= {"images", "labels"}),
+}
+"""What a file's fields must be; a stranger's file is not to fail somewhere downstream."""
+
+
+def _from_checkpoint(
+    source: Path, content: dict[str, Any], sha256: str, architecture: str | None, config: Mapping[str, Any] | None
+) -> Checkpoint:
     if content.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{source} has checkpoint format {content.get('format_version')}; this edgeconv reads {FORMAT_VERSION}.",
             "Install the edgeconv version that wrote it, or a newer one.",
         )
-    name = content.get("architecture")
-    missing = [key for key in ("architecture", "config", "state_dict", "input_shape") if content.get(key) is None]
-    if missing or not isinstance(name, str) or not isinstance(content["config"], dict):
+    unusable = [key for key, usable in _FIELDS.items() if not usable(content.get(key))]
+    if unusable:
         raise CheckpointError(
-            f"{source} is an edgeconv checkpoint without a usable {', '.join(missing) or 'architecture or config'}.",
+            f"{source} is an edgeconv checkpoint without a usable {', '.join(unusable)}.",
             "Write it again with edgeconv.save_checkpoint.",
         )
+    name, stored = content["architecture"], content["config"]
     if architecture is not None and architecture != name:
+        raise CheckpointError(f"{source} holds a {name}, not a {architecture}.", f"Drop --arch, or pass --arch {name}.")
+    different = [key for key, value in (config or {}).items() if key not in stored or stored[key] != value]
+    if different:
         raise CheckpointError(
-            f"{source} holds a {name}, not a {architecture}.", f"Drop --arch, or pass --arch {name}."
+            f"{source} was saved with its own configuration, in which {different[0]} is "
+            f"{json.dumps(stored[different[0]]) if different[0] in stored else 'left at its default'}.",
+            "Drop --config: it is for bare state dicts.",
         )
-    module = _build(source, name, content["config"], content["state_dict"])
+    module = _build(source, name, stored, content["state_dict"])
     return Checkpoint(
         module,
         name,
         sha256,
-        config=content["config"],
+        config=stored,
         input_shape=tuple(int(size) for size in content["input_shape"]),
         normalization=content.get("normalization"),
         class_names=content.get("class_names"),
@@ -272,7 +319,7 @@ def _from_state_dict(
         if isinstance(content.get(key), Mapping):
             content = dict(content[key])
             break
-    if not content or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+    if not content or not _is_state(content):
         raise CheckpointError(
             f"{source} is neither an edgeconv checkpoint nor a state dict.",
             "Save it with edgeconv.save_checkpoint, or save model.state_dict() and pass --arch.",

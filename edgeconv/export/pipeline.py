@@ -91,7 +91,8 @@ class ExportReport:
         kind = f"opset {self.opset}, {self.precision}, {_FORMS[self.form]}"
         console.print(f"[bold]{self.path}[/]: {self.bytes / 2**20:.2f} MiB, {kind}")
         console.print(f"inputs: {shapes}")
-        console.print(self.parity.verdict() if self.parity else "[yellow]not checked (--no-verify)[/]")
+        if self.parity is None:
+            console.print("[yellow]not checked (--no-verify)[/]")
         console.print("\nNext:", highlight=False)
         for command in self.next_commands:
             console.print(f"  {command}", highlight=False, soft_wrap=True)

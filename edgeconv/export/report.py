@@ -152,4 +152,5 @@ class ParityReport:
         for runtime, reason in self.not_run.items():
             console.print(f"[dim]{runtime}: not run, {reason.rstrip('.')}.[/]")
         limit = f"atol {self.tolerance.atol:g} + rtol {self.tolerance.rtol:g} × rms of PyTorch's output"
+        console.print(self.verdict(), style=None if self.passed else "bold red", soft_wrap=True)
         console.print(f"[dim]An element passes within {limit}. ORT: ONNX Runtime.[/]")

@@ -1,6 +1,6 @@
 """Kervolution: convolution with a kernel function in place of the inner product.
 
-Source: Wang et al., "Kervolutional Neural Networks", CVPR 2019 (arXiv 1904.03955), equations 4-6 and section 3.3.
+Source: Wang et al., "Kervolutional Neural Networks", CVPR 2019 (arXiv 1904.03955), section 3.
 
 For each patch x of the (zero-padded) input and each filter w, before the bias is added:
 
