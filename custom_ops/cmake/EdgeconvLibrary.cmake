@@ -1,0 +1,63 @@
+# What CMakeLists.txt is written with: edgeconv_common, edgeconv_operator, edgeconv_ort_library.
+include_guard()
+
+set(EDGECONV_AVX2_FLAGS -mavx2 -mfma -mf16c)
+# GCC's own AVX-512 header trips this warning (GCC bug 105593).
+set(EDGECONV_AVX512_FLAGS -mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx2 -mfma -mf16c -Wno-maybe-uninitialized)
+set(EDGECONV_X86_ISAS avx2 avx512)
+
+# Kernels: everything that knows no runtime.
+add_library(edgeconv_kernels OBJECT)
+# Glue to ONNX Runtime.
+add_library(edgeconv_ort SHARED)
+
+foreach(_target edgeconv_kernels edgeconv_ort)
+  target_compile_features(${_target} PRIVATE cxx_std_17)
+  target_include_directories(${_target} PRIVATE "${PROJECT_SOURCE_DIR}")
+  target_compile_options(${_target} PRIVATE -Wall -Wextra)
+  set_target_properties(${_target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON
+                        CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  if(EDGECONV_SANITIZE)
+    target_compile_options(${_target} PRIVATE -fsanitize=${EDGECONV_SANITIZE} -fno-omit-frame-pointer -g)
+  endif()
+endforeach()
+# Register tiles live on unrolling: -O3 in every build type but Debug.
+target_compile_options(edgeconv_kernels PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3>)
+
+# edgeconv_common(name…): sources of common/ that know no runtime.
+function(edgeconv_common)
+  foreach(name IN LISTS ARGN)
+    target_sources(edgeconv_kernels PRIVATE common/${name}.cc)
+  endforeach()
+endfunction()
+
+# edgeconv_operator(name isa…): <name>/<name>_cpu.cc, <name>/<name>_ort.cc, and <name>/<name>_<isa>.cc for each
+# instruction set of this processor architecture.
+function(edgeconv_operator name)
+  target_sources(edgeconv_kernels PRIVATE ${name}/${name}_cpu.cc)
+  target_sources(edgeconv_ort PRIVATE ${name}/${name}_ort.cc)
+  foreach(isa IN LISTS ARGN)
+    if(isa IN_LIST EDGECONV_X86_ISAS AND NOT CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+      continue()
+    endif()
+    string(TOUPPER ${isa} upper)
+    target_sources(edgeconv_kernels PRIVATE ${name}/${name}_${isa}.cc)
+    set_source_files_properties(${name}/${name}_${isa}.cc PROPERTIES COMPILE_OPTIONS "${EDGECONV_${upper}_FLAGS}")
+  endforeach()
+endfunction()
+
+# The library for ONNX Runtime: libedgeconv_ort.so, installed into the package as edgeconv/lib.
+function(edgeconv_ort_library)
+  target_sources(edgeconv_ort PRIVATE ort_library.cc common/ort_api.cc $<TARGET_OBJECTS:edgeconv_kernels>)
+  target_link_libraries(edgeconv_ort PRIVATE onnxruntime_headers)
+  # RegisterCustomOps and the launch functions are visible, nothing else; the C++ library comes along, because that of
+  # the device may be older.
+  target_link_options(edgeconv_ort PRIVATE "LINKER:--version-script=${PROJECT_SOURCE_DIR}/cmake/exports.map")
+  set_target_properties(edgeconv_ort PROPERTIES LINK_DEPENDS "${PROJECT_SOURCE_DIR}/cmake/exports.map")
+  if(EDGECONV_SANITIZE)
+    target_link_options(edgeconv_ort PRIVATE -fsanitize=${EDGECONV_SANITIZE})
+  else()
+    target_link_options(edgeconv_ort PRIVATE -static-libstdc++ -static-libgcc LINKER:--no-undefined LINKER:--as-needed)
+  endif()
+  install(TARGETS edgeconv_ort LIBRARY DESTINATION edgeconv/lib)
+endfunction()

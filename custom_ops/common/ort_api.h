@@ -1,0 +1,109 @@
+// ONNX Runtime's C API, as the glue of every operator uses it: negotiation of the version, owners for its objects,
+// errors that name the node, and the shared attributes.
+//
+// Compiled against API 21 headers; the runtime is asked for the older of its own version and 21.
+#ifndef EDGECONV_COMMON_ORT_API_H_
+#define EDGECONV_COMMON_ORT_API_H_
+
+#define ORT_API_MANUAL_INIT
+#include <onnxruntime_c_api.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/conv_shape.h"
+#include "common/status.h"
+
+namespace edgeconv {
+
+constexpr uint32_t kNewestApi = 21;
+constexpr uint32_t kOldestApi = 18;  // in 1.17 a float32 and a float16 form of one operator crash type inference
+static_assert(ORT_API_VERSION >= kNewestApi, "headers of ONNX Runtime 1.21 or later are needed");
+
+struct Runtime {
+  const OrtApi* api = nullptr;  // of `version`; of an older version, good for CreateStatus only, when that is too old
+  uint32_t version = 0;         // of the API; 0: not usable
+  long release = 0;             // 23 for ONNX Runtime 1.23.2
+};
+
+// The runtime's API; `status` says why it cannot be used, in which case version is 0 and api may be null.
+Runtime negotiate(const OrtApiBase* base, EdgeconvStatus* status);
+
+// Throws Error on failure; ownership of `status` is taken.
+void check(const OrtApi* api, OrtStatus* status);
+
+struct Error {
+  OrtErrorCode code;
+  std::string message;
+};
+
+// Runs `body` and turns whatever it throws into a status that begins with `prefix`: no exception leaves a C function.
+template <typename Body>
+OrtStatus* guarded(const OrtApi* api, const std::string& prefix, Body&& body) noexcept {
+  try {
+    try {
+      body();
+      return nullptr;
+    } catch (const Error& error) {
+      return api->CreateStatus(error.code, (prefix + error.message).c_str());
+    } catch (const std::bad_alloc&) {
+      return api->CreateStatus(ORT_FAIL, (prefix + "out of memory").c_str());
+    }
+  } catch (...) {
+    return api->CreateStatus(ORT_FAIL, "edgeconv: unexpected failure");
+  }
+}
+
+// Throws Error unless `code` is EDGECONV_OK.
+void check(int code, const EdgeconvStatus& status);
+
+// Deleter for objects of the C API: Owner<OrtTensorTypeAndShapeInfo>(pointer, {api->ReleaseTensorTypeAndShapeInfo}).
+template <typename T>
+struct Release {
+  void(ORT_API_CALL* release)(T*);
+  void operator()(T* object) const { release(object); }
+};
+template <typename T>
+using Owner = std::unique_ptr<T, Release<T>>;
+
+// Memory from ONNX Runtime's allocator.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(OrtAllocator* allocator, size_t bytes);
+  ~Buffer() { reset(); }
+  Buffer(Buffer&& other) noexcept { *this = std::move(other); }
+  Buffer& operator=(Buffer&& other) noexcept;
+  void* get() const { return data_; }
+
+ private:
+  void reset();
+  OrtAllocator* allocator_ = nullptr;
+  void* data_ = nullptr;
+};
+
+struct Tensor {
+  ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  std::vector<int64_t> dims;
+  const void* data = nullptr;  // null: the optional input is absent
+
+  int64_t size() const;
+};
+
+Tensor read_tensor(const OrtApi* api, const OrtValue* value);
+
+std::string node_name(const OrtApi* api, const OrtKernelInfo* info);
+int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t absent);
+EdgeconvConvAttributes read_conv_attributes(const OrtApi* api, const OrtKernelInfo* info);
+
+// Output 0 of a convolution-like operator with inputs X and W: type and shape, symbolic dimensions included. Leaves the
+// output as it is where the inputs' ranks are unknown or do not fit; the kernel reports that with more detail. Unknown
+// sizes get a symbolic name that is used once: ONNX Runtime takes a nameless one for the size -1.
+void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context);
+
+std::string to_text(const std::vector<int64_t>& dims);
+
+}  // namespace edgeconv
+
+#endif  // EDGECONV_COMMON_ORT_API_H_

@@ -1,0 +1,94 @@
+// Kervolution (Wang et al., CVPR 2019, arXiv 1904.03955): a convolution whose inner product over a patch x and a filter
+// w is replaced by a kernel. Parameter structs and launch functions of the CPU kernels: raw pointers, C linkage, no
+// runtime.
+//
+//   polynomial  y = (x.w + balance)^degree + bias      euclidean  y = -max(0, |x - w|^2) + bias
+//   gaussian    y = exp(-gamma * max(0, |x - w|^2)) + bias
+//   sigmoid     y = tanh(scale * x.w + balance) + bias
+//   manhattan   y = -sum |x - w| + bias                chebyshev  y = -max |x - w| + bias
+//
+// Padded positions are zeros that take part in the kernel. |x - w|^2 is computed as |x|^2 + |w|^2 - 2 x.w, and is
+// infinite where |x|^2 + |w|^2 is. NaN in x or w reaches the outputs that it takes part in. Sums are float32; float16
+// results are rounded once.
+#ifndef EDGECONV_KERVOLUTION_KERVOLUTION_H_
+#define EDGECONV_KERVOLUTION_KERVOLUTION_H_
+
+#include "common/conv_shape.h"
+#include "common/cpu_features.h"
+#include "common/status.h"
+#include "common/tiling.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum EdgeconvKernel {
+  EDGECONV_POLYNOMIAL = 0,
+  EDGECONV_GAUSSIAN = 1,
+  EDGECONV_SIGMOID = 2,
+  EDGECONV_EUCLIDEAN = 3,
+  EDGECONV_MANHATTAN = 4,
+  EDGECONV_CHEBYSHEV = 5,
+} EdgeconvKernel;
+
+typedef struct EdgeconvKervolutionParams {
+  EdgeconvConvShape shape;
+  int32_t kernel;        // an EdgeconvKernel
+  int32_t element_type;  // an EdgeconvElementType: of x, w, bias and y
+  int64_t degree;        // polynomial only, at least 1
+} EdgeconvKervolutionParams;
+
+// One value for all output channels (stride 0) or one a channel (stride 1).
+typedef struct EdgeconvChannelValues {
+  const float* values;
+  int64_t stride;
+} EdgeconvChannelValues;
+
+typedef struct EdgeconvKervolutionArguments {
+  const void* x;        // (N, C, H, W)
+  const float* packed;  // from edgeconv_kervolution_pack
+  EdgeconvChannelValues balance;  // polynomial, sigmoid
+  EdgeconvChannelValues scale;    // gaussian: gamma; sigmoid: scale
+  const void* bias;               // (M) or null
+  void* y;                        // (N, M, H', W')
+} EdgeconvKervolutionArguments;
+
+// What an instruction set brings: the size of its register tile and the task function. One such object a file.
+typedef struct EdgeconvKervolutionIsa {
+  EdgeconvTileSize tile;
+  void (*run)(const EdgeconvKervolutionParams* params, const EdgeconvTiling* tiling,
+              const EdgeconvKervolutionArguments* arguments, int64_t task, void* scratch);
+} EdgeconvKervolutionIsa;
+
+extern const EdgeconvKervolutionIsa edgeconv_kervolution_baseline;
+extern const EdgeconvKervolutionIsa edgeconv_kervolution_avx2;
+extern const EdgeconvKervolutionIsa edgeconv_kervolution_avx512;
+
+#pragma GCC visibility push(default)
+
+// How the work is cut for these shapes on instruction set `isa`. Only tile sizes and taps are set, which packing needs,
+// where the shape lacks its input part.
+int edgeconv_kervolution_tiling(const EdgeconvKervolutionParams* params, int isa, EdgeconvTiling* tiling,
+                                EdgeconvStatus* status);
+
+// Bytes of the packed weights: the filters as floats, and their squared norms where the kernel needs them.
+size_t edgeconv_kervolution_packed_bytes(const EdgeconvKervolutionParams* params, const EdgeconvTiling* tiling);
+
+// Packs w (M, C/group, kH, kW) into `packed`, which should be aligned to 64 bytes.
+void edgeconv_kervolution_pack(const EdgeconvKervolutionParams* params, const EdgeconvTiling* tiling, const void* w,
+                               float* packed);
+
+// Bytes that every thread that runs tasks needs of its own: at most 1 MiB. Alignment 64.
+size_t edgeconv_kervolution_scratch_bytes(const EdgeconvTiling* tiling);
+
+// Computes tasks [first, last) of tiling->tasks. Tasks are independent and may run in any order on any thread.
+void edgeconv_kervolution_run(const EdgeconvKervolutionParams* params, int isa, const EdgeconvTiling* tiling,
+                              const EdgeconvKervolutionArguments* arguments, int64_t first, int64_t last,
+                              void* scratch);
+
+#pragma GCC visibility pop
+
+#ifdef __cplusplus
+}
+#endif
+#endif  // EDGECONV_KERVOLUTION_KERVOLUTION_H_

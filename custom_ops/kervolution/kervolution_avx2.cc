@@ -1,0 +1,16 @@
+// Kervolution for AVX2 with FMA and F16C. Everything but the last object has internal linkage.
+#include "common/simd_avx2.h"
+#include "common/simd_baseline.h"
+
+namespace {
+
+using Simd = Simd8;
+using RowSimd = Simd4;
+constexpr int kTileVectors = 2;  // 4 x 2 sums of 16 registers
+
+}  // namespace
+
+#include "kervolution/kervolution_kernel.h"
+
+extern "C" const EdgeconvKervolutionIsa edgeconv_kervolution_avx2 = {
+    {Simd::kLanes, kRows, kTileVectors * Simd::kLanes}, run_task};

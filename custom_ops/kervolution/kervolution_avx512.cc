@@ -1,0 +1,16 @@
+// Kervolution for AVX-512 F, VL, DQ and BW. Everything but the last object has internal linkage.
+#include "common/simd_avx2.h"
+#include "common/simd_avx512.h"
+
+namespace {
+
+using Simd = Simd16;
+using RowSimd = Simd8;
+constexpr int kTileVectors = 3;  // 8 x 3 sums of 32 registers
+
+}  // namespace
+
+#include "kervolution/kervolution_kernel.h"
+
+extern "C" const EdgeconvKervolutionIsa edgeconv_kervolution_avx512 = {
+    {Simd::kLanes, kRows, kTileVectors * Simd::kLanes}, run_task};

@@ -1,0 +1,132 @@
+"""What the build makes: no instruction outside its file, no symbol too many, no memory error, errors with a remedy."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeconv.runtime.op_library import FILE_NAME, op_library
+
+from .conftest import ROOT, cmake
+
+WIDER = {"baseline": r"%[yz]mm|%xmm(1[6-9]|2\d|3[01])|%k[0-7]", "avx2": r"%zmm|%xmm(1[6-9]|2\d|3[01])|%k[0-7]"}
+
+
+def output(*command: str | Path) -> str:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
+
+
+def instruction_set(object_file: Path) -> str:
+    return next((isa for isa in ("avx512", "avx2") if isa in object_file.name), "baseline")
+
+
+def test_no_instruction_is_outside_its_instruction_set(native_build: Path) -> None:
+    objects = sorted(native_build.rglob("*.o"))
+    assert {instruction_set(path) for path in objects} >= {"baseline"}
+    assert len(objects) >= 8
+    for path in objects:
+        isa = instruction_set(path)
+        code = output("objdump", "-d", "--no-show-raw-insn", path)
+        if isa != "avx512":
+            assert not (found := re.search(f".*({WIDER[isa]}).*", code)), f"{path.name}: {found and found.group()}"
+        else:
+            assert "%zmm" in code
+
+
+def test_instruction_set_files_share_no_code(native_build: Path) -> None:
+    """A weak (inline, template) symbol could replace the one of another file: only local ones, and the entry."""
+    for path in sorted(native_build.rglob("kervolution_*.o")):
+        if re.search("_(baseline|avx2|avx512)", path.name):
+            symbols = [line.split()[-2:] for line in output("nm", "--defined-only", path).splitlines()]
+            shared = [name for kind, name in symbols if kind not in "tbrd"]
+            assert shared == [f"edgeconv_{path.name.split('.')[0]}"], path.name
+
+
+def test_library_exports_and_needs_little(native_build: Path) -> None:
+    library = native_build / FILE_NAME
+    exported = {line.split()[-1] for line in output("nm", "-D", "--defined-only", library).splitlines()}
+    assert "RegisterCustomOps" in exported
+    assert all(name == "RegisterCustomOps" or name.startswith("edgeconv_") for name in exported), exported
+    needed = set(re.findall(r"NEEDED\s+(\S+)", output("objdump", "-p", library)))
+    assert all(re.match(r"(libc|libm|libpthread|ld-linux.*)\.so", name) for name in needed), needed
+
+
+def test_kernels_under_address_sanitizer(build: Callable[..., Path]) -> None:
+    directory = build("asan", "-DEDGECONV_SANITIZE=address", "-DCMAKE_BUILD_TYPE=Release")
+    preload = [output("g++", f"-print-file-name={name}.so").strip() for name in ("libasan", "libstdc++")]
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": " ".join(preload),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "EDGECONV_OP_LIBRARY": str(directory / FILE_NAME),
+    }
+    tests = Path(__file__).with_name("test_kernels.py")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-qx",
+        "-p",
+        "no:cacheprovider",
+        str(tests),
+        "-k",
+        "loop or configuration",
+    ]
+    result = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    assert " passed" in result.stdout
+
+
+def test_address_sanitizer_is_in_place(build: Callable[..., Path]) -> None:
+    assert "__asan" in output("nm", "-D", build("asan", "-DEDGECONV_SANITIZE=address") / FILE_NAME)
+
+
+def test_wrong_headers_directory_is_one_sentence(tmp_path: Path) -> None:
+    result = cmake("-S", str(ROOT / "custom_ops"), "-B", str(tmp_path / "build"), f"-DONNXRUNTIME_ROOT={tmp_path}")
+    assert result.returncode != 0
+    assert "set it to an unpacked onnxruntime release archive, or unset it." in " ".join(result.stderr.split())
+
+
+def test_old_headers_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "onnxruntime_c_api.h").write_text("#pragma once\n#define ORT_API_VERSION 18\n")
+    result = cmake("-S", str(ROOT / "custom_ops"), "-B", str(tmp_path / "build"), f"-DONNXRUNTIME_ROOT={tmp_path}")
+    assert result.returncode != 0
+    message = " ".join(result.stderr.split())
+    assert "have API version 18: set it to an ONNX Runtime release of version 1.21 or later." in message
+
+
+def test_no_compiler_is_one_sentence(tmp_path: Path) -> None:
+    nowhere = ("-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF", "-DCMAKE_FIND_USE_SYSTEM_ENVIRONMENT_PATH=OFF")
+    result = cmake("-S", str(ROOT / "custom_ops"), "-B", str(tmp_path / "build"), *nowhere)
+    assert result.returncode != 0
+    message = " ".join(result.stderr.split())
+    assert "No C++ compiler was found: install one (Debian, Ubuntu: apt-get install g++), or set CXX." in message
+
+
+def test_no_headers_and_no_network_is_one_sentence(tmp_path: Path) -> None:
+    """With a PATH that holds neither curl nor wget nor apt-get."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "mkdir", "rm", "uname", "find", "head"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    script = ROOT / "scripts" / "ort_headers.sh"
+    result = subprocess.run(
+        [str(script), str(tmp_path / "headers")], env={"PATH": str(tools)}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "set ONNXRUNTIME_ROOT to it" in result.stderr
+    assert list((tmp_path / "headers").iterdir()) == []
+
+
+def test_installed_library_is_not_instrumented() -> None:
+    assert "__asan" not in output("nm", "-D", op_library())
