@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from standard_graphs import LAYERS, Layer, native, plain_conv, standard_graphs
+from standard_graphs import LAYERS, Layer, operator, plain_conv, standard_graphs
 
 from edgeconv.bench.environment import Environment, read_environment
 from edgeconv.bench.measure import Plan, Subject, measure, warm_up
@@ -65,16 +65,19 @@ def clock_name(threads: int) -> str:
     return "process CPU time" if threads == 1 else "wall"
 
 
-def make_session(model: bytes, threads: int) -> ort.InferenceSession:
+def make_session(model: bytes, threads: int, native: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    options.register_custom_ops_library(op_library())
+    if native:
+        options.register_custom_ops_library(op_library())
     return ort.InferenceSession(model, options, providers=[PROVIDER])
 
 
-def subject(name: str, model: bytes, feeds: dict[str, np.ndarray], threads: int) -> tuple[Subject, np.ndarray]:
-    session = make_session(model, threads)
+def subject(
+    name: str, model: bytes, feeds: dict[str, np.ndarray], threads: int, native: bool = False
+) -> tuple[Subject, np.ndarray]:
+    session = make_session(model, threads, native)
     return Subject(name, lambda: session.run(None, feeds)), session.run(None, feeds)[0]
 
 
@@ -82,7 +85,7 @@ def compare(kernel: str, layer: Layer, threads: int, plan: Plan) -> Row:
     clock = CLOCKS[clock_name(threads)]
     feeds = {"X": layer.tensors()[0]}
     conv, _ = subject("Conv", plain_conv(layer), feeds, threads)
-    library, ours = subject("library", native(kernel, layer), feeds, threads)
+    library, ours = subject("library", operator(kernel, layer), feeds, threads, native=True)
     candidates = []
     for name, model in standard_graphs(kernel, layer):
         candidate, theirs = subject(name, model, feeds, threads)

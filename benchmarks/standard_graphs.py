@@ -10,13 +10,16 @@ the layer, so every candidate is offered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
+
+from edgeconv.ops.kervolution import OPERATOR_OF_KERNEL
+from edgeconv.ops.kervolution_function import FUNCTIONS
 
 Array = npt.NDArray[np.float32]
 BLOCKS = (8, 32)
@@ -95,7 +98,7 @@ class Graph:
         name: str = self.add("Conv", x, *constants, pads=[layer.pad] * 4, strides=[layer.stride] * 2)
         return name
 
-    def model(self, result: str, opset: int = 18) -> bytes:
+    def model(self, result: str, functions: Sequence[FunctionProto] = ()) -> bytes:
         """The finished model, whose output Y is `result`."""
         self.nodes.append(helper.make_node("Identity", [result], ["Y"]))
         layer = self.layer
@@ -106,8 +109,9 @@ class Graph:
         x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes)
         initializers = [numpy_helper.from_array(array, name) for name, array in self.constants.items()]
         graph = helper.make_graph(self.nodes, "graph", [x], [y], initializers)
-        opsets = [helper.make_opsetid("", opset), helper.make_opsetid("edgeconv", 1)]
-        serialized: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("edgeconv", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=9, functions=functions)
+        serialized: bytes = model.SerializeToString()
         return serialized
 
 
@@ -127,20 +131,21 @@ def plain_conv(layer: Layer) -> bytes:
     return graph.model(graph.conv("X", layer.tensors()[1]))
 
 
-def native(kernel: str, layer: Layer) -> bytes:
-    """One node of the op library."""
-    graph = Graph(layer)
+def operator(kernel: str, layer: Layer) -> bytes:
+    """One node of edgeconv's operator with its function in the file, as an export writes it."""
+    graph, name = Graph(layer), OPERATOR_OF_KERNEL[kernel].name
     values = [graph.constant(value) for value in parameters(kernel, layer).values()]
     attributes: dict[str, Any] = {"degree": 3} if kernel == "polynomial" else {}
     result = graph.add(
-        f"{kernel.capitalize()}Kervolution", "X", graph.constant(layer.tensors()[1]), *values, domain="edgeconv",
+        name, "X", graph.constant(layer.tensors()[1]), *values, domain="edgeconv",
         kernel_shape=[layer.window] * 2, strides=[layer.stride] * 2, pads=[layer.pad] * 4, **attributes,
     )  # fmt: skip
-    return graph.model(result)
+    return graph.model(result, functions=[FUNCTIONS[name]])
 
 
 def standard_graphs(kernel: str, layer: Layer) -> Iterator[tuple[str, bytes]]:
-    """Every candidate for the best graph of standard operators, by name."""
+    """Every candidate for the best graph of standard operators, by name; the first is the function in our own files."""
+    yield "function in the file", operator(kernel, layer)
     if kernel in ("manhattan", "chebyshev"):
         forms = ("difference", "maximum") if kernel == "manhattan" else ("difference",)
         for form in forms:
