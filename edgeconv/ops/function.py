@@ -12,7 +12,7 @@ from onnxscript import OnnxFunction
 
 
 def build_function(
-    name: str, function: OnnxFunction[..., Any], parts: Sequence[OnnxFunction[..., Any]], opset: int
+    name: str, function: OnnxFunction[..., Any], parts: Sequence[OnnxFunction[..., Any]], opset: int, doc: str
 ) -> onnx.FunctionProto:
     """Turn an onnxscript function into one self-contained ONNX function.
 
@@ -21,6 +21,7 @@ def build_function(
         function: The operator's definition.
         parts: Functions that it may call; they are inlined, because runtimes differ in how they take nested functions.
         opset: Version of the standard operators in the body.
+        doc: What it computes, in one line.
 
     Returns:
         The function, with explicit loop conditions: TensorRT's parser does not take an omitted one.
@@ -40,7 +41,7 @@ def build_function(
     for imported in list(inlined.opset_import):
         if imported.domain:
             inlined.opset_import.remove(imported)
-    inlined.doc_string = function.function.__doc__ or ""
+    inlined.doc_string = doc
     return inlined
 
 

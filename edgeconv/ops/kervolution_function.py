@@ -27,7 +27,7 @@ from typing import Any
 from onnxscript import opset18, script, values
 
 from edgeconv.ops.function import build_function
-from edgeconv.ops.kervolution import DOMAIN, VERSION
+from edgeconv.ops.kervolution import DOMAIN, OPERATORS, VERSION
 
 OPSET = 18
 """Standard opset of the bodies. Later versions of what they use only add types, so they fit any file from 18 on."""
@@ -88,9 +88,27 @@ def _distance_term(x, w, scale, group: int, strides: Sequence[int], pads: Sequen
     one = op.Constant(value_ints=[1])
     grouped = op.Concat(batch, groups, flat, op.Shape(cross, start=2, end=4), axis=0)
     factor = op.Reshape(scale, op.Concat(op.Min(groups, op.Reshape(op.Size(scale), flat)), flat, one, one, axis=0))
-    scaled = op.Mul(op.Unsqueeze(energy, op.Constant(value_ints=[2])), factor)
+    energy = op.Unsqueeze(energy, op.Constant(value_ints=[2]))
+    scaled = op.Mul(energy, factor)
     total = op.Min(op.Add(op.Reshape(cross, grouped), scaled), op.Constant(value_float=0.0))
+    # An infinite input is infinitely far, where the sum would subtract infinities.
+    total = op.Where(op.IsInf(energy), scaled, total)
     return op.Reshape(total, op.Shape(cross))
+
+
+@script(parts)
+def _nan_in_patch(x, w, group: int, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]):
+    """(N, group, 1, H'·W'): NaN where a group's patch holds one, else 0."""
+    flat = op.Constant(value_ints=[-1])
+    one = op.Constant(value_ints=[1])
+    groups = op.Reshape(op.Constant(value_int=group), flat)
+    batch = op.Shape(x, start=0, end=1)
+    shape = op.Concat(batch, groups, op.Shape(w, start=1, end=2), op.Shape(x, start=2, end=4), axis=0)
+    nan = op.Where(op.IsNaN(x), x, op.Constant(value_float=0.0))
+    nan = op.ReduceSum(op.Reshape(nan, shape), op.Constant(value_ints=[2]), keepdims=0)
+    ones = op.Expand(op.Constant(value_float=1.0), op.Concat(groups, one, op.Shape(w, start=2, end=4), axis=0))
+    reach = op.Conv(nan, ones, group=group, strides=strides, pads=pads, dilations=dilations)
+    return op.Reshape(reach, op.Concat(batch, groups, one, flat, axis=0))
 
 
 @script(edgeconv)
@@ -191,10 +209,18 @@ def _loop_over_taps(combine: values.Op, reduce: values.Op) -> Any:
         depth = op.Div(op.Sub(op.Add(channels, blocks), one), blocks)
         fill = op.Sub(op.Mul(blocks, depth), channels)
 
-        x = op.Reshape(op.Cast(X, to=1), op.Concat(batch, groups, channels, size, axis=0))
+        x = op.Cast(X, to=1)
+        w = op.Cast(W, to=1)
+        # Maxima lose NaN in some runtimes; sums do not.
+        nan = _nan_in_patch(x, w, group=group, strides=strides, pads=pads, dilations=dilations)
+        nan_filters = op.Where(op.IsNaN(w), w, op.Constant(value_float=0.0))
+        nan_filters = op.ReduceSum(nan_filters, op.Constant(value_ints=[1, 2, 3]), keepdims=0)
+        nan = op.Add(nan, op.Reshape(nan_filters, op.Concat(groups, filters, one, axis=0)))
+
+        x = op.Reshape(x, op.Concat(batch, groups, channels, size, axis=0))
         x = op.Pad(x, op.Concat(zero, zero, zero, before, zero, zero, fill, after, axis=0))
         x = op.Reshape(x, op.Concat(batch, groups, blocks, depth, padded, axis=0))
-        w = op.Reshape(op.Cast(W, to=1), op.Concat(groups, filters, channels, taps, axis=0))
+        w = op.Reshape(w, op.Concat(groups, filters, channels, taps, axis=0))
         w = op.Pad(w, op.Concat(zero, zero, zero, zero, zero, zero, fill, zero, axis=0))
         w = op.Reshape(w, op.Concat(groups, filters, blocks, depth, taps, axis=0))
         w = op.Transpose(w, perm=[4, 2, 0, 1, 3])
@@ -227,7 +253,7 @@ def _loop_over_taps(combine: values.Op, reduce: values.Op) -> Any:
                 w_block = op.Gather(w, op.Add(op.Mul(op.Add(op.Mul(i, wide), j), count), block), axis=0)
                 difference = op.Abs(op.Sub(op.Reshape(x_block, block_shape), w_block))
                 total = combine(total, reduce(difference, three, keepdims=0))
-        y = op.Reshape(op.Neg(total), op.Concat(batch, op.Mul(groups, filters), out, axis=0))
+        y = op.Reshape(op.Sub(nan, total), op.Concat(batch, op.Mul(groups, filters), out, axis=0))
         return op.CastLike(op.Add(y, _bias(W, B)), X)
 
     return distance
@@ -242,7 +268,10 @@ _SCRIPTS = {
     "ChebyshevKervolution": _loop_over_taps(values.Op(op, "Max"), values.Op(op, "ReduceMax")),
 }
 
+_PARTS = (_bias, _dot, _distance_term, _nan_in_patch)
+
 FUNCTIONS = {
-    name: build_function(name, function, (_bias, _dot, _distance_term), OPSET) for name, function in _SCRIPTS.items()
+    name: build_function(operator.name, _SCRIPTS[name], _PARTS, OPSET, f"{operator.formula} + B")
+    for name, operator in OPERATORS.items()
 }
 """Operator name -> its ONNX function (`onnx.FunctionProto`)."""
