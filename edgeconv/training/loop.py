@@ -119,7 +119,7 @@ def run_epoch(
                 f"training diverged: the loss is {value} at batch {index + 1} of {len(batches)}.",
                 "Lower --lr or --clip-norm, or choose a smaller degree or balance.",
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()

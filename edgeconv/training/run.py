@@ -165,7 +165,8 @@ class Run:
             normalization=spec.normalization,
             class_names=list(spec.class_names),
             training=training,
-            samples={"images": self._test[0][:SAMPLES], "labels": self._test[1][:SAMPLES]},
+            # Cloned: torch.save writes the whole storage behind a slice.
+            samples={"images": self._test[0][:SAMPLES].clone(), "labels": self._test[1][:SAMPLES].clone()},
         )
 
     def forget(self) -> None:
