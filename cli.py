@@ -90,7 +90,7 @@ def export(
     shapes: ShapesOption = [],  # noqa: B006
     dynamic: Annotated[bool, typer.Option("--dynamic/--static", help="Leave the batch size open, or fix it.")] = True,
     inline: Annotated[
-        bool, typer.Option("--inline", help="Standard operators only, for OpenVINO and TensorRT-RTX.")
+        bool, typer.Option("--inline", help="Standard operators only, for OpenVINO, TensorRT and TensorRT-RTX.")
     ] = False,
     no_functions: Annotated[
         bool, typer.Option("--no-functions", help="No function bodies, for TensorRT before 10.7 with the plugin.")

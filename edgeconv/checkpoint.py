@@ -123,7 +123,7 @@ def save_checkpoint(
         else None,
         "class_names": list(class_names) if class_names else None,
         "training": dict(training) if training else None,
-        "samples": {name: tensor.detach().cpu() for name, tensor in samples.items()} if samples else None,
+        "samples": {name: tensor.detach().cpu().clone() for name, tensor in samples.items()} if samples else None,
     }
     # Into memory first: torch's own file writer turns a full disk into a RuntimeError without a cause.
     buffer = io.BytesIO()

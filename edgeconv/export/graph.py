@@ -89,12 +89,24 @@ def torch_to_onnx(
     return model
 
 
+_NORMALIZATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
 class HalfPrecision(nn.Module):
-    """A copy of a model that computes in float16 and keeps float32 inputs and outputs."""
+    """A copy of a model that computes in float16 and keeps float32 inputs and outputs.
+
+    Normalisation layers compute in float32: behind a polynomial kernel their variances exceed float16's range.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = copy.deepcopy(module).half()
+        self.half_precision = copy.deepcopy(module)
+        for layer in self.half_precision.modules():
+            if isinstance(layer, _NORMALIZATIONS):
+                layer.register_forward_pre_hook(lambda _layer, inputs: tuple(x.float() for x in inputs))
+                layer.register_forward_hook(lambda _layer, _inputs, output: output.half())
+            else:
+                layer._apply(lambda t: t.half() if t.is_floating_point() else t, recurse=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on the inputs in float16; floating outputs come back in float32."""
@@ -104,7 +116,7 @@ class HalfPrecision(nn.Module):
                 Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, tree
             )
 
-        return cast(self.module(*cast(args, torch.float16), **cast(kwargs, torch.float16)), torch.float32)
+        return cast(self.half_precision(*cast(args, torch.float16), **cast(kwargs, torch.float16)), torch.float32)
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -201,7 +213,7 @@ def layer_of(node: onnx.NodeProto) -> str | None:
     """Return the dotted name of the module that a node of an exported graph comes from; empty for the model itself."""
     scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), None)
     path = [str(scope) for scope in ast.literal_eval(scopes)] if scopes else []
-    return path[-2] if len(path) >= 2 else None
+    return path[-2].removeprefix("half_precision").removeprefix(".") if len(path) >= 2 else None
 
 
 def _node_name(node: onnx.NodeProto, taken: dict[str, int]) -> str:

@@ -6,6 +6,8 @@ What the runtimes do, in the order of the rows (docs/design.md, section 2):
 - The ONNX reference evaluator runs the function.
 - TensorRT's parser, from 10.7 on, takes a plugin before a function; a node finds it by the attributes plugin_version
   and plugin_namespace. Without the plugin it imports the function. Before 10.7 a function shadows the plugin.
+- TensorRT's parser loses strides and dilations that a function hands on to a Conv: edgeconv's functions then fail to
+  load.
 - TensorRT-RTX has no plugin layers: it imports the function, unless a plugin is registered, on which its parser aborts.
 - OpenVINO takes neither custom operators nor local functions.
 
@@ -52,6 +54,7 @@ class Usage:
         native: Labels of edgeconv's operators.
         missing: Labels of operators outside the standard for which the file has no function, edgeconv's included.
         missing_inside: The same in the bodies of edgeconv's operators, which only matter where no kernel is loaded.
+        strided: Labels of edgeconv's operators whose function is in the file and that have strides or dilations.
         plugin_attributes: Whether every call of edgeconv's operators can find its plugin.
         exported: Whether edgeconv wrote the file.
     """
@@ -61,6 +64,7 @@ class Usage:
     native: frozenset[str]
     missing: frozenset[str]
     missing_inside: frozenset[str]
+    strided: frozenset[str]
     plugin_attributes: bool
     exported: bool
 
@@ -72,6 +76,7 @@ def find_usage(model: onnx.ModelProto) -> Usage:
     marked: list[bool] = []
     missing: set[str] = set()
     missing_inside: set[str] = set()
+    strided: set[str] = set()
 
     def follow(nodes: Iterable[onnx.NodeProto], inside: tuple[FunctionKey, ...], counted: bool) -> None:
         for node in walk(nodes):
@@ -81,6 +86,8 @@ def find_usage(model: onnx.ModelProto) -> Usage:
                 calls[(domain_of(node), node.op_type)] += 1
             if counted and is_edgeconv_operator(node):
                 marked.append(_has_plugin_attributes(node))
+                if key in functions and _is_strided(node):
+                    strided.add(node_label(node))
             if key in functions:
                 if key not in inside:  # a function that calls itself is invalid; do not follow it for ever
                     follow(functions[key].node, (*inside, key), counted and not is_edgeconv_operator(node))
@@ -95,6 +102,7 @@ def find_usage(model: onnx.ModelProto) -> Usage:
         native=frozenset(label(domain, op) for domain, op in calls if domain == DOMAIN and op in OPERATORS),
         missing=frozenset(missing),
         missing_inside=frozenset(missing_inside),
+        strided=frozenset(strided),
         plugin_attributes=all(marked),
         exported=any(entry.key.startswith("edgeconv.") for entry in model.metadata_props),
     )
@@ -120,7 +128,7 @@ def runtime_paths(usage: Usage) -> list[RuntimePath]:
         ),
         _with_functions("ONNX reference evaluator", usage, "edgeconv export without --no-functions"),
         _with_plugin("TensorRT >= 10.7, edgeconv plugin", usage),
-        _with_functions("TensorRT >= 10.7, no plugin", usage, _inlined(usage)),
+        _with_tensorrt_functions("TensorRT >= 10.7, no plugin", usage),
         _old_tensorrt("TensorRT < 10.7 (JetPack 6.1, 6.2)", usage),
         _rtx("TensorRT-RTX", usage),
         _openvino("OpenVINO", usage),
@@ -148,9 +156,17 @@ def _with_functions(runtime: str, usage: Usage, remedy: str, *, takes_microsoft:
     return RuntimePath(runtime, STANDARD, "nothing in the file is outside the standard")
 
 
+def _with_tensorrt_functions(runtime: str, usage: Usage) -> RuntimePath:
+    path = _with_functions(runtime, usage, _inlined(usage))
+    if path.path == FUNCTION and usage.strided:
+        reason = f"its parser loses strides and dilations inside functions: {_names(usage.strided)}"
+        return RuntimePath(runtime, NO_LOAD, reason, _inlined(usage))
+    return path
+
+
 def _with_plugin(runtime: str, usage: Usage) -> RuntimePath:
     if usage.native and not usage.plugin_attributes:
-        path = _with_functions(runtime, usage, "")
+        path = _with_tensorrt_functions(runtime, usage)
         reason = f"{path.reason}; without plugin_version and plugin_namespace a node may not find its plugin"
         return RuntimePath(runtime, path.path, reason, path.remedy or "edgeconv export writes these attributes")
     path = _with_kernels(runtime, usage)
@@ -162,7 +178,7 @@ def _with_plugin(runtime: str, usage: Usage) -> RuntimePath:
 def _old_tensorrt(runtime: str, usage: Usage) -> RuntimePath:
     shadowed = usage.native & usage.bodies
     if shadowed:
-        path = _with_functions(runtime, usage, "")
+        path = _with_tensorrt_functions(runtime, usage)
         remedy = "to use the plugin, edgeconv export --no-functions"
         if path.path != FUNCTION:
             return path
@@ -176,7 +192,7 @@ def _old_tensorrt(runtime: str, usage: Usage) -> RuntimePath:
 
 
 def _rtx(runtime: str, usage: Usage) -> RuntimePath:
-    path = _with_functions(runtime, usage, _inlined(usage))
+    path = _with_tensorrt_functions(runtime, usage)
     if path.path == FUNCTION and usage.native:
         reason = f"{path.reason}; its parser aborts where a plugin of that name is registered"
         return RuntimePath(runtime, FUNCTION, reason, f"to be safe, {_inlined(usage)}")
@@ -205,6 +221,10 @@ def _lacking(runtime: str, usage: Usage, missing: frozenset[str], takes_microsof
         reason = f"some runtimes take some of ONNX Runtime's own operators: {_names(microsoft)}"
         return RuntimePath(runtime, NOT_KNOWN, reason, "save the model before ONNX Runtime's optimisation")
     return None
+
+
+def _is_strided(node: onnx.NodeProto) -> bool:
+    return any(set(attribute.ints) - {1} for attribute in node.attribute if attribute.name in ("strides", "dilations"))
 
 
 def _has_plugin_attributes(node: onnx.NodeProto) -> bool:

@@ -1,7 +1,7 @@
 """Kervolution as ONNX functions: the specification, the test oracle and the fallback that travels in every file.
 
 Each function is general over strides, asymmetric pads, dilations, groups, an absent bias and scalar or per-channel
-parameters, and over any batch and size. Formulas and source: see `edgeconv.ops.kervolution`. Three choices shape them:
+parameters, and over any batch and size. Formulas and source: see `edgeconv.ops.kervolution`. Four choices shape them:
 
 - The dot-product kernels are one `Conv` with the parameters folded into its weights and bias, which every runtime
   then folds into constants, and ‖x - w‖² = ‖x‖² + ‖w‖² - 2x·w, with ‖x‖² a box sum of the channel-summed squares.
@@ -9,6 +9,9 @@ parameters, and over any batch and size. Formulas and source: see `edgeconv.ops.
   `BLOCK_ELEMENTS`. They gather with the loop's index instead of slicing: TensorRT builds the former and not the latter.
   The form 2 Σmax(x, w) - Σx - Σw takes one operator less and is 14-20 % faster in ONNX Runtime, but it cancels for
   inputs with a large offset and turns an infinity into NaN, so the plain |x - w| is used.
+- TensorRT's parser loses strides and dilations that a function hands on to a `Conv` (seen in TensorRT-RTX 1.7; pads and
+  group arrive). So a result is always given the shape it must have: there such a file fails to load, instead of
+  computing something else. Expanded in place, as `--inline` does, it is right.
 - An absent input may be passed on only where it is optional, so the bias goes through a `Conv` over zeros, which gives
   (1, M, 1, 1) with the bias or with zeros.
 
@@ -54,13 +57,29 @@ def _bias(W, B):
 
 
 @script(parts)
+def _output_size(x, w, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]):
+    """(H', W')."""
+    zero = op.Constant(value_ints=[0])
+    one = op.Constant(value_ints=[1])
+    two = op.Constant(value_ints=[2])
+    before = op.Slice(op.Constant(value_ints=pads), zero, two)
+    after = op.Slice(op.Constant(value_ints=pads), two, op.Constant(value_ints=[4]))
+    padded = op.Add(op.Add(op.Shape(x, start=2, end=4), before), after)
+    reach = op.Mul(op.Sub(op.Shape(w, start=2, end=4), one), op.Constant(value_ints=dilations))
+    return op.Add(op.Div(op.Sub(op.Sub(padded, reach), one), op.Constant(value_ints=strides)), one)
+
+
+@script(parts)
 def _dot(x, w, scale, offset, group: int, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]):
     """scale·(x·w) + offset; scale and offset are scalars or per channel."""
     filters = op.Shape(w, start=0, end=1)
     each = op.Constant(value_ints=[-1])
     scaled = op.Mul(w, op.Reshape(scale, op.Constant(value_ints=[-1, 1, 1, 1])))
     constant = op.Expand(op.Reshape(offset, each), filters)
-    return op.Conv(x, scaled, constant, group=group, strides=strides, pads=pads, dilations=dilations)
+    y = op.Conv(x, scaled, constant, group=group, strides=strides, pads=pads, dilations=dilations)
+    # This changes nothing but where a parser loses an attribute on its way through the function, and it must be seen.
+    out = _output_size(x, w, strides=strides, pads=pads, dilations=dilations)
+    return op.Reshape(y, op.Concat(op.Shape(x, start=0, end=1), filters, out, axis=0))
 
 
 @script(parts)
@@ -198,7 +217,7 @@ def _loop_over_taps(combine: values.Op, reduce: values.Op) -> Any:
         channels = op.Shape(W, start=1, end=2)
         filters = op.Div(op.Shape(W, start=0, end=1), groups)
         padded = op.Add(op.Add(size, before), after)
-        out = op.Add(op.Div(op.Sub(op.Sub(padded, op.Mul(op.Sub(window, one), dilation)), one), stride), one)
+        out = _output_size(X, W, strides=strides, pads=pads, dilations=dilations)
         positions = op.ReduceProd(out, keepdims=1)
         taps = op.ReduceProd(window, keepdims=1)
 
@@ -268,7 +287,7 @@ _SCRIPTS = {
     "ChebyshevKervolution": _loop_over_taps(values.Op(op, "Max"), values.Op(op, "ReduceMax")),
 }
 
-_PARTS = (_bias, _dot, _distance_term, _nan_in_patch)
+_PARTS = (_bias, _output_size, _dot, _distance_term, _nan_in_patch)
 
 FUNCTIONS = {
     name: build_function(operator.name, _SCRIPTS[name], _PARTS, OPSET, f"{operator.formula} + B")

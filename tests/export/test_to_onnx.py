@@ -125,6 +125,19 @@ def test_fp16_keeps_float32_inputs_and_is_checked_against_float32(tmp_path: Path
     assert next(network.parameters()).dtype == torch.float32
 
 
+def test_fp16_survives_variances_beyond_its_range(tmp_path: Path) -> None:
+    network, path = Small("sigmoid").eval(), tmp_path / "half.onnx"
+    norm = network.features[1]
+    assert isinstance(norm, torch.nn.BatchNorm2d)
+    with torch.no_grad():
+        norm.running_var.fill_(1e6)
+        norm.weight.fill_(1e3)
+    report = edgeconv.to_onnx(network, torch.randn(2, 3, 8, 7), path, fp16=True)
+    assert report.parity is not None
+    names = [node.name for node in onnx.load(path).graph.node if node.domain == DOMAIN]
+    assert names == ["features.0/SigmoidKervolution", "features.3/SigmoidKervolution"]
+
+
 @pytest.mark.parametrize("opset", [18, 20, 21])
 def test_opsets(opset: int, tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"

@@ -34,19 +34,23 @@ def inspect_text(tmp_path: Path) -> InspectText:
 
 @pytest.fixture
 def make_kervolution() -> MakeKervolution:
-    """Make a file with one kervolution of x (1,6,9,7): 8 filters in 2 groups, window (3,2), strides (2,1)."""
+    """Make a file with one kervolution of x (1,6,9,7): 8 filters in 2 groups, window (3,2), strides (2,1).
+
+    The form "unstrided" has functions, and no strides.
+    """
 
     def make(
         name: str = "ManhattanKervolution", form: str = "functions", *, attributes: bool = True, exported: bool = True
     ) -> onnx.ModelProto:
         generator = np.random.default_rng(0)
+        strides = [1, 1] if form == "unstrided" else [2, 1]
         weights = {
             "w": generator.standard_normal((8, 3, 3, 2), dtype=np.float32),
             **{key: np.float32(0.5) for key in OPERATORS[name].parameters},
             "b": np.zeros(8, np.float32),
         }
         node = helper.make_node(
-            name, ["x", *weights], ["y"], name="kerv", domain=DOMAIN, kernel_shape=[3, 2], strides=[2, 1],
+            name, ["x", *weights], ["y"], name="kerv", domain=DOMAIN, kernel_shape=[3, 2], strides=strides,
             pads=[1, 0, 1, 1], dilations=[1, 1], group=2, **(PLUGIN_ATTRIBUTES if attributes else {}),
             **({"degree": 3} if OPERATORS[name].has_degree else {}),
         )  # fmt: skip
@@ -54,7 +58,7 @@ def make_kervolution() -> MakeKervolution:
             [node],
             "kervolution",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 6, 9, 7])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8, 5, 7])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8, 5 if strides[0] == 2 else 9, 7])],
             [numpy_helper.from_array(value, key) for key, value in weights.items()],
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]

@@ -28,7 +28,8 @@ ROWS = (
     "OpenVINO",
 )
 FORMS = {
-    "functions": (NATIVE, FUNCTION, FUNCTION, NATIVE, FUNCTION, FUNCTION, FUNCTION, NO_LOAD),
+    "functions": (NATIVE, FUNCTION, FUNCTION, NATIVE, NO_LOAD, NO_LOAD, NO_LOAD, NO_LOAD),
+    "unstrided": (NATIVE, FUNCTION, FUNCTION, NATIVE, FUNCTION, FUNCTION, FUNCTION, NO_LOAD),
     "no_functions": (NATIVE, NO_LOAD, NO_LOAD, NATIVE, NO_LOAD, NATIVE, NO_LOAD, NO_LOAD),
     "inlined": (STANDARD,) * 8,
 }
@@ -50,7 +51,10 @@ def test_each_form_of_the_file(form: str, make_kervolution: MakeKervolution, tmp
 def test_remedies_name_the_option_that_helps(make_kervolution: MakeKervolution) -> None:
     full, bare = paths(make_kervolution()), paths(make_kervolution(form="no_functions"))
     assert "--inline" in full["OpenVINO"][2]
-    assert "--no-functions" in full["TensorRT < 10.7 (JetPack 6.1, 6.2)"][2]
+    unstrided = paths(make_kervolution(form="unstrided"))
+    assert "--no-functions" in unstrided["TensorRT < 10.7 (JetPack 6.1, 6.2)"][2]
+    for runtime in ("TensorRT >= 10.7, no plugin", "TensorRT < 10.7 (JetPack 6.1, 6.2)", "TensorRT-RTX"):
+        assert "--inline" in full[runtime][2], runtime
     assert "register_custom_ops_library" in bare["ONNX Runtime, no op library"][2]
     assert "without --no-functions" in bare["ONNX reference evaluator"][2]
     for runtime in ("TensorRT >= 10.7, no plugin", "TensorRT-RTX", "OpenVINO"):
@@ -60,7 +64,7 @@ def test_remedies_name_the_option_that_helps(make_kervolution: MakeKervolution) 
 
 
 def test_without_the_plugin_attributes_the_plugin_is_not_promised(make_kervolution: MakeKervolution) -> None:
-    path, reason, _ = paths(make_kervolution(attributes=False))["TensorRT >= 10.7, edgeconv plugin"]
+    path, reason, _ = paths(make_kervolution(form="unstrided", attributes=False))["TensorRT >= 10.7, edgeconv plugin"]
     assert path == FUNCTION
     assert "plugin_namespace" in reason
     path, _, remedy = paths(make_kervolution(form="no_functions", attributes=False))[
