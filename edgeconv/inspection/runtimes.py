@@ -128,7 +128,7 @@ def runtime_paths(usage: Usage) -> list[RuntimePath]:
         ),
         _with_functions("ONNX reference evaluator", usage, "edgeconv export without --no-functions"),
         _with_plugin("TensorRT >= 10.7, edgeconv plugin", usage),
-        _with_tensorrt_functions("TensorRT >= 10.7, no plugin", usage),
+        _with_tensorrt_functions("TensorRT >= 10.7, no plugin", usage, _inlined(usage)),
         _old_tensorrt("TensorRT < 10.7 (JetPack 6.1, 6.2)", usage),
         _rtx("TensorRT-RTX", usage),
         _openvino("OpenVINO", usage),
@@ -156,8 +156,8 @@ def _with_functions(runtime: str, usage: Usage, remedy: str, *, takes_microsoft:
     return RuntimePath(runtime, STANDARD, "nothing in the file is outside the standard")
 
 
-def _with_tensorrt_functions(runtime: str, usage: Usage) -> RuntimePath:
-    path = _with_functions(runtime, usage, _inlined(usage))
+def _with_tensorrt_functions(runtime: str, usage: Usage, remedy: str) -> RuntimePath:
+    path = _with_functions(runtime, usage, remedy)
     if path.path == FUNCTION and usage.strided:
         reason = f"its parser loses strides and dilations inside functions: {_names(usage.strided)}"
         return RuntimePath(runtime, NO_LOAD, reason, _inlined(usage))
@@ -166,7 +166,7 @@ def _with_tensorrt_functions(runtime: str, usage: Usage) -> RuntimePath:
 
 def _with_plugin(runtime: str, usage: Usage) -> RuntimePath:
     if usage.native and not usage.plugin_attributes:
-        path = _with_tensorrt_functions(runtime, usage)
+        path = _with_tensorrt_functions(runtime, usage, "")
         reason = f"{path.reason}; without plugin_version and plugin_namespace a node may not find its plugin"
         return RuntimePath(runtime, path.path, reason, path.remedy or "edgeconv export writes these attributes")
     path = _with_kernels(runtime, usage)
@@ -178,7 +178,7 @@ def _with_plugin(runtime: str, usage: Usage) -> RuntimePath:
 def _old_tensorrt(runtime: str, usage: Usage) -> RuntimePath:
     shadowed = usage.native & usage.bodies
     if shadowed:
-        path = _with_tensorrt_functions(runtime, usage)
+        path = _with_tensorrt_functions(runtime, usage, "")
         remedy = "to use the plugin, edgeconv export --no-functions"
         if path.path != FUNCTION:
             return path
@@ -192,7 +192,7 @@ def _old_tensorrt(runtime: str, usage: Usage) -> RuntimePath:
 
 
 def _rtx(runtime: str, usage: Usage) -> RuntimePath:
-    path = _with_tensorrt_functions(runtime, usage)
+    path = _with_tensorrt_functions(runtime, usage, _inlined(usage))
     if path.path == FUNCTION and usage.native:
         reason = f"{path.reason}; its parser aborts where a plugin of that name is registered"
         return RuntimePath(runtime, FUNCTION, reason, f"to be safe, {_inlined(usage)}")
