@@ -15,7 +15,7 @@ NATIVE := $(shell find custom_ops -type f 2>/dev/null)
 
 demo: $(STAMP)
 	@mkdir -p build/demo
-	$(BIN)/edgeconv export examples/resnet_kerv.pt --output build/demo/resnet_kerv.onnx
+	$(BIN)/edgeconv export examples/resnet_kerv.pt --output build/demo/resnet_kerv.onnx --inputs examples/mnist_test_200.npz
 	$(BIN)/edgeconv inspect build/demo/resnet_kerv.onnx
 	$(BIN)/edgeconv bench build/demo/resnet_kerv.onnx --provider cpu --compare --output build/demo/bench.json
 

@@ -171,7 +171,7 @@ def _with_plugin(runtime: str, usage: Usage) -> RuntimePath:
         return RuntimePath(runtime, path.path, reason, path.remedy or "edgeconv export writes these attributes")
     path = _with_kernels(runtime, usage)
     if path.path == NATIVE:
-        return RuntimePath(runtime, NATIVE, "a plugin is preferred to the function of its name")
+        return RuntimePath(runtime, NATIVE, "a loaded plugin is preferred to the function; edgeconv ships none yet")
     return path
 
 
