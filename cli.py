@@ -84,10 +84,10 @@ def export(
         Path | None, typer.Option("--output", "-o", help="The .onnx file; by default beside the checkpoint.")
     ] = None,
     arch: ArchOption = None,
-    config: ConfigOption = [],  # noqa: B006  (typer copies it)
+    config: ConfigOption = [],
     opset: Annotated[int, typer.Option(help="Standard opset, 18 to 23.")] = 18,
     batch: Annotated[int, typer.Option(help="Batch size of a --static file.")] = 1,
-    shapes: ShapesOption = [],  # noqa: B006
+    shapes: ShapesOption = [],
     dynamic: Annotated[bool, typer.Option("--dynamic/--static", help="Leave the batch size open, or fix it.")] = True,
     inline: Annotated[
         bool, typer.Option("--inline", help="Standard operators only, for OpenVINO, TensorRT and TensorRT-RTX.")
@@ -135,7 +135,7 @@ def verify(
     model: Annotated[Path, typer.Argument(help="The .onnx file.", show_default=False)],
     against: Annotated[Path, typer.Option(help="The checkpoint it was exported from.", show_default=False)],
     arch: ArchOption = None,
-    config: ConfigOption = [],  # noqa: B006
+    config: ConfigOption = [],
     atol: AtolOption = None,
     rtol: RtolOption = None,
     inputs: InputsOption = None,
@@ -163,7 +163,7 @@ def verify(
 @app.command()
 def inspect(
     model: Annotated[Path, typer.Argument(help="Any .onnx file.", show_default=False)],
-    shapes: Annotated[list[str], typer.Option(help="[NAME:]1x3x224x224 to assume for an input; repeatable.")] = [],  # noqa: B006
+    shapes: Annotated[list[str], typer.Option(help="[NAME:]1x3x224x224 to assume for an input; repeatable.")] = [],
     all_layers: Annotated[
         bool, typer.Option("--all-layers", help="Also list nodes without parameters or counted operations.")
     ] = False,
@@ -183,10 +183,10 @@ def bench(
     warmup: Annotated[float, typer.Option(help="Least warm-up in seconds; it goes on until stable. 0: none.")] = 0.5,
     threads: Annotated[int | None, typer.Option(help="Threads an operator may use (default: one a core).")] = None,
     batch: Annotated[int, typer.Option(help="Size of a dynamic batch axis.")] = 1,
-    shapes: Annotated[list[str], typer.Option(help="[NAME:]1x3x224x224; repeatable.")] = [],  # noqa: B006
+    shapes: Annotated[list[str], typer.Option(help="[NAME:]1x3x224x224; repeatable.")] = [],
     percentile: Annotated[
         list[float], typer.Option(help="Percentile to report; repeatable.", show_default="50, 90, 99")
-    ] = [50, 90, 99],  # noqa: B006
+    ] = [50, 90, 99],
     profile: Annotated[bool, typer.Option("--profile", help="Add a table of time by operator.")] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Interleave all models, with and without the op library, with ratios.")
@@ -241,7 +241,7 @@ def train(
     data_dir: Annotated[Path, typer.Option(help="Directory of its IDX files.")] = Path("data/mnist"),
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
     seed: Annotated[int, typer.Option(help="Of weights, order and shifts.")] = 0,
-    config: ConfigOption = [],  # noqa: B006
+    config: ConfigOption = [],
     batch_size: Annotated[int, typer.Option(help="Images an update.")] = 64,
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
     lr: Annotated[float | None, typer.Option(help="Peak learning rate (default by optimizer).")] = None,
