@@ -244,6 +244,29 @@ def test_an_op_library_that_cannot_be_loaded(exported: Path, tmp_path: Path) -> 
     assert "EDGECONV_OP_LIBRARY" in done.stderr
 
 
+NEWER_LIBRARY = """
+struct Base { void *(*get_api)(unsigned); const char *(*version)(void); };
+typedef void *(*CreateStatus)(int, const char *);  /* the first function of every version of the API */
+void *RegisterCustomOps(void *options, const struct Base *base) {
+  if (base->get_api(9999)) return 0;
+  return (*(CreateStatus *)base->get_api(1))(1, "built for API 9999");
+}
+"""
+
+
+def test_an_op_library_built_for_an_api_that_the_runtime_does_not_know(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "newer.c").write_text(NEWER_LIBRARY)
+    library = tmp_path / "newer.so"
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "newer.c"], check=True)
+    chosen = {"EDGECONV_OP_LIBRARY": str(library)}
+    done = edgeconv_program("bench", exported, cwd=tmp_path, code=1, environment=chosen)
+    assert "built for API 9999" in done.stderr
+    assert "EDGECONV_OP_LIBRARY" in done.stderr
+    # The functions in the file run without it.
+    edgeconv_program("bench", exported, "--no-op-library", "--duration", "0.05", cwd=tmp_path, environment=chosen)
+
+
 def test_an_interrupt_leaves_no_half_written_file(checkpoint: Path, tmp_path: Path) -> None:
     program = Path(sys.executable).parent / "edgeconv"
     process = subprocess.Popen(
