@@ -17,6 +17,9 @@ from .conftest import ROOT, cmake
 WIDER = {"baseline": r"%[yz]mm|%xmm(1[6-9]|2\d|3[01])|%k[0-7]", "avx2": r"%zmm|%xmm(1[6-9]|2\d|3[01])|%k[0-7]"}
 
 
+NOWHERE = ("-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF", "-DCMAKE_FIND_USE_SYSTEM_ENVIRONMENT_PATH=OFF")
+
+
 def output(*command: str | Path) -> str:
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
 
@@ -104,11 +107,24 @@ def test_old_headers_are_refused(tmp_path: Path) -> None:
 
 
 def test_no_compiler_is_one_sentence(tmp_path: Path) -> None:
-    nowhere = ("-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF", "-DCMAKE_FIND_USE_SYSTEM_ENVIRONMENT_PATH=OFF")
-    result = cmake("-S", str(ROOT / "custom_ops"), "-B", str(tmp_path / "build"), *nowhere)
+    result = cmake("-S", str(ROOT / "custom_ops"), "-B", str(tmp_path / "build"), *NOWHERE)
     assert result.returncode != 0
     message = " ".join(result.stderr.split())
     assert "No C++ compiler was found: install one (Debian, Ubuntu: apt-get install g++), or set CXX." in message
+
+
+def test_without_nvcc_the_cpu_operators_are_built(tmp_path: Path) -> None:
+    """CMake is told of a compiler and a make, and looks nowhere else."""
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "onnxruntime_c_api.h").write_text("#pragma once\n#define ORT_API_VERSION 21\n")
+    make, compiler = shutil.which("make"), shutil.which("c++")
+    result = cmake(
+        "-S", str(ROOT / "custom_ops"), "-B", str(tmp_path / "build"), f"-DONNXRUNTIME_ROOT={tmp_path}",
+        "-G", "Unix Makefiles", f"-DCMAKE_MAKE_PROGRAM={make}", f"-DCMAKE_CXX_COMPILER={compiler}", *NOWHERE,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "No nvcc was found: the CPU operators are built without it" in " ".join(result.stdout.split())
+    assert (tmp_path / "build" / "Makefile").is_file()
 
 
 def test_no_headers_and_no_network_is_one_sentence(tmp_path: Path) -> None:
