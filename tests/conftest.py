@@ -1,4 +1,4 @@
-"""What every test shares: properties are searched without a time limit an example, for a loaded machine is no failure."""
+"""What every test shares: properties are searched without a time limit an example; a loaded machine is no failure."""
 
 from __future__ import annotations
 
