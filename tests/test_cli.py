@@ -276,6 +276,8 @@ def test_an_interrupt_leaves_no_half_written_file(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A suite that runs in the background inherits an ignored SIGINT, and so would the program.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".net.onnx.*.tmp")):  # from here on the export writes and checks
