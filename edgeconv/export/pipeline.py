@@ -244,7 +244,7 @@ def export_checkpoint(
         verify: Check against PyTorch; a file that fails is not kept.
         atol: Absolute tolerance.
         rtol: Tolerance relative to the output's rms.
-        inputs: A `.npz` (array `images`) or `.npy` of real inputs to compare on besides the checkpoint's own samples.
+        inputs: A `.npz` (array `images`) or `.npy` of real inputs to compare on, instead of the checkpoint's samples.
         trust_pickle: Load pickled modules, which runs code from the file.
         progress: Called with a line about what happens next.
 

@@ -60,7 +60,7 @@ def verify_model(
     content = _read_model(model)
     loaded = load_checkpoint(against, architecture=architecture, config=config, trust_pickle=trust_pickle)
     properties = {entry.key: entry.value for entry in content.metadata_props}
-    examples = {name: _example(name, axes, loaded) for name, axes in graph_inputs(content).items()}
+    examples = {name: _example(axes, loaded) for name, axes in graph_inputs(content).items()}
     trials = [*random_trials(content, examples), *real_trials(content, real_inputs(loaded, inputs))]
     reference = TorchModel(loaded.program or loaded.module, list(examples))
     limits = tolerance(properties.get("edgeconv.precision", "float32"), atol, rtol)
@@ -80,7 +80,7 @@ def real_inputs(loaded: Checkpoint, path: StrPath | None) -> npt.NDArray[Any] | 
     return prepare(loaded.samples["images"].numpy(), loaded.normalization) if loaded.samples else None
 
 
-def _example(name: str, axes: tuple[int | str, ...], loaded: Checkpoint) -> npt.NDArray[np.float32]:
+def _example(axes: tuple[int | str, ...], loaded: Checkpoint) -> npt.NDArray[np.float32]:
     shape = loaded.input_shape
     known = (2, *shape) if shape is not None and len(shape) + 1 == len(axes) else (2, *[_UNKNOWN_SIZE] * len(axes))
     return np.zeros([size if isinstance(size, int) else known[i] for i, size in enumerate(axes)], np.float32)
