@@ -96,6 +96,12 @@ def export(
         bool, typer.Option("--no-functions", help="No function bodies, for TensorRT before 10.7 with the plugin.")
     ] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Compute in float16; inputs and outputs stay float32.")] = False,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of every kervolution on x·w: float32, or bf16x3 for CPUs with AMX (default: as the layers have it)."
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check against PyTorch; a file that fails is not kept.")
     ] = True,
@@ -120,6 +126,7 @@ def export(
             dynamic=dynamic,
             form="inlined" if inline else "nodes" if no_functions else "functions",
             fp16=fp16,
+            precision=precision,
             verify=verify,
             atol=atol,
             rtol=rtol,

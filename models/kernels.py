@@ -20,11 +20,12 @@ KERNEL_CONFIG: Mapping[str, Any] = MappingProxyType(
         "gamma": 1.0,
         "scale": 1.0,
         "learnable": False,
+        "precision": "float32",
         "init_gain": 1.0,
     }
 )
 """kernel: as in `edgeconv.nn.Kerv2d` ("linear" is a plain convolution). where: which convolutions become kervolutions:
-"all", "first" (the one nearest the input) or "3x3" (those of that size). degree to learnable: parameters of the kernel.
+"all", "first" (the one nearest the input) or "3x3" (those of that size). degree to learnable: parameters of the kernel. precision: see `Kerv2d`.
 init_gain: factor on the initial weights of the layers that become kervolutions; below 1, a polynomial kernel starts in
 its nearly linear range, where deep networks train stably."""
 
@@ -41,7 +42,7 @@ def apply_kernel(model: _Module, *, kernel: str, where: str, init_gain: float, *
         kernel: See `KERNEL_CONFIG`.
         where: See `KERNEL_CONFIG`.
         init_gain: See `KERNEL_CONFIG`.
-        **parameters: degree, balance, gamma, scale and learnable.
+        **parameters: degree, balance, gamma, scale, learnable and precision.
 
     Raises:
         ValueError: A value is out of range, or `where` selects no layer.

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import oracles
 
 KERNELS = ("polynomial", "gaussian", "sigmoid", "euclidean", "manhattan", "chebyshev")
-ISAS = ("baseline", "avx2", "avx512")
+ALGORITHMS = ("direct", "winograd", "depthwise")
+ISAS = ("baseline", "avx2", "avx512", "avx512_vnni", "amx")
 Array = npt.NDArray[np.floating]
 
 
@@ -52,6 +53,15 @@ class Tiling(ctypes.Structure):
     ]
 
 
+class Plan(ctypes.Structure):
+    _fields_ = [
+        ("tiling", Tiling),
+        *[(name, ctypes.c_int64) for name in ("packing", "algorithm", "packed_floats")],
+        *[(name, ctypes.c_int64) for name in ("sums", "outputs", "patch_sums", "work", "offsets", "weights")],
+        *[(name, ctypes.c_int64) for name in ("pitch", "scratch_floats")],
+    ]
+
+
 class ChannelValues(ctypes.Structure):
     _fields_ = [("values", ctypes.c_void_p), ("stride", ctypes.c_int64)]
 
@@ -59,6 +69,7 @@ class ChannelValues(ctypes.Structure):
 class Arguments(ctypes.Structure):
     _fields_ = [
         ("x", ctypes.c_void_p),
+        ("w", ctypes.c_void_p),
         ("packed", ctypes.c_void_p),
         ("balance", ChannelValues),
         ("scale", ChannelValues),
@@ -103,7 +114,7 @@ class Library:
         self.c.edgeconv_kervolution_scratch_bytes.restype = ctypes.c_size_t
         self.isas = ISAS[: self.c.edgeconv_best_isa() + 1]
 
-    def prepare(self, case: Case, isa: str) -> tuple[Params, Tiling]:
+    def prepare(self, case: Case, isa: str) -> tuple[Params, Plan]:
         """Check the case's shapes and cut the work; a message of the library becomes a ValueError."""
         number = ISAS.index(isa) if isa in ISAS else len(ISAS)
         attributes = Attributes(
@@ -112,29 +123,29 @@ class Library:
         )  # fmt: skip
         element_type = {"float32": 0, "float16": 1}[case.x.dtype.name]
         params = Params(kernel=KERNELS.index(case.kernel), element_type=element_type, degree=case.degree)
-        tiling, status = Tiling(), Status()
+        plan, status = Plan(), Status()
         for check, array in (("filter", case.w), ("input", case.x)):
             dims = (ctypes.c_int64 * array.ndim)(*array.shape)
             function = getattr(self.c, f"edgeconv_conv_{check}_shape")
             pointers = ctypes.byref(params.shape), ctypes.byref(status)
             if function(ctypes.byref(attributes), dims, ctypes.c_size_t(array.ndim), *pointers):
                 raise ValueError(status.message.decode())
-        pointers = ctypes.byref(tiling), ctypes.byref(status)
-        if self.c.edgeconv_kervolution_tiling(ctypes.byref(params), number, *pointers):
+        pointers = ctypes.byref(plan), ctypes.byref(status)
+        if self.c.edgeconv_kervolution_plan(ctypes.byref(params), number, *pointers):
             raise ValueError(status.message.decode())
-        return params, tiling
+        return params, plan
 
     def memory(self, case: Case, isa: str) -> tuple[int, int]:
         """Bytes of packed weights, and of one thread's scratch."""
-        params, tiling = self.prepare(case, isa)
-        pointers = ctypes.byref(params), ctypes.byref(tiling)
+        params, plan = self.prepare(case, isa)
+        pointers = ctypes.byref(params), ctypes.byref(plan)
         packed = self.c.edgeconv_kervolution_packed_bytes(*pointers)
         return packed, self.c.edgeconv_kervolution_scratch_bytes(pointers[1])
 
     def run(self, case: Case, isa: str, tasks: list[int] | None = None) -> Array:
         """Compute the case's output on one instruction set, the tasks one by one in the order given."""
-        params, tiling = self.prepare(case, isa)
-        pointers = ctypes.byref(params), ctypes.byref(tiling)
+        params, plan = self.prepare(case, isa)
+        pointers = ctypes.byref(params), ctypes.byref(plan)
         # Just as many bytes as asked for, so that a sanitizer sees one too many.
         packed, scratch = (np.full(count, 0xFF, np.uint8) for count in self.memory(case, isa))
         x, w = np.ascontiguousarray(case.x), np.ascontiguousarray(case.w)
@@ -143,12 +154,13 @@ class Library:
         values = {name: np.float32(getattr(case, name)).reshape(-1) for name in ("balance", "scale")}
         arguments = Arguments(
             x=x.ctypes.data,
+            w=w.ctypes.data,
             packed=packed.ctypes.data,
             bias=None if case.bias is None else case.bias.ctypes.data,
             y=y.ctypes.data,
             **{name: ChannelValues(array.ctypes.data, int(array.size > 1)) for name, array in values.items()},
         )
-        for task in range(tiling.tasks) if tasks is None else tasks:
+        for task in range(plan.tiling.tasks) if tasks is None else tasks:
             self.c.edgeconv_kervolution_run(
                 pointers[0], ISAS.index(isa), pointers[1], ctypes.byref(arguments), ctypes.c_int64(task),
                 ctypes.c_int64(task + 1), scratch.ctypes.data_as(ctypes.c_void_p),

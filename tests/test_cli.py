@@ -92,6 +92,18 @@ def test_the_commands_that_it_prints_run(exported: Path, checkpoint: Path, tmp_p
     assert json.loads((tmp_path / "bench.json").read_text())["schema_version"] >= 1
 
 
+def test_precision_is_set_for_every_layer_that_takes_it(checkpoint: Path, tmp_path: Path) -> None:
+    done = edgeconv_program("export", checkpoint, "-o", "net.onnx", "--precision", "bf16x3", cwd=tmp_path)
+    assert "3 in bf16x3" in done.stdout
+    assert "3 in bf16x3" in edgeconv_program("inspect", "net.onnx", cwd=tmp_path).stdout
+    verified = edgeconv_program("verify", "net.onnx", "--against", checkpoint, "--json", cwd=tmp_path)
+    assert json.loads(verified.stdout)["kervolution_precisions"] == {"bf16x3": 3}
+    plain = edgeconv_program("export", checkpoint, "-o", "n.onnx", "--precision", "float32", "--json", cwd=tmp_path)
+    assert json.loads(plain.stdout)["parity"]["kervolution_precisions"] == {"float32": 3}
+    unchecked = edgeconv_program("export", checkpoint, "-o", "n.onnx", "--no-verify", cwd=tmp_path)
+    assert "3 in float32" in unchecked.stdout
+
+
 def test_every_table_comes_as_json(exported: Path, checkpoint: Path, tmp_path: Path) -> None:
     quick = ("--duration", "0.05", "--warmup", "0", "--no-memory")
     for arguments in (
@@ -183,6 +195,8 @@ def test_options_that_do_not_fit(checkpoint: Path, tmp_path: Path) -> None:
         (("--batch", "0"), "--batch"),
         (("--opset", "12"), "--opset 18"),
         (("--config", "kernel"), "KEY=VALUE"),
+        (("--precision", "bf16"), "--precision bf16x3"),
+        (("--precision", "bf16x3", "--inline"), "Drop --inline"),
         (("--output", "missing/net.onnx"), "cannot write"),
         (("--output", "."), "directory"),
         (("--inputs", "missing.npz"), "missing.npz"),

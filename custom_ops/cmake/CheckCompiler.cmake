@@ -1,7 +1,7 @@
 # No C++ compiler: one sentence with the remedy, instead of CMake's own page about it.
 include_guard()
 
-if(NOT CMAKE_CXX_COMPILER AND NOT DEFINED ENV{CXX})
+if(NOT CMAKE_TOOLCHAIN_FILE AND NOT CMAKE_CXX_COMPILER AND NOT DEFINED ENV{CXX})
   find_program(EDGECONV_CXX NAMES c++ g++ clang++ DOC "A C++ compiler")
   mark_as_advanced(EDGECONV_CXX)
   if(NOT EDGECONV_CXX)

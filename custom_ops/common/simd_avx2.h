@@ -61,8 +61,27 @@ struct Simd8 {
   static inline Float max_magnitude(Float largest, Float a) {
     return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(largest), _mm256_castps_si256(abs(a))));
   }
-  static inline Float power_of_two(Float a) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127)), 23));
+  static inline Float max(Float a, Float b) { return _mm256_max_ps(a, b); }
+  static inline Float add_times_one(Float sum, Float a, Float one) { return _mm256_fmadd_ps(a, one, sum); }
+  static inline Float max_difference(Float largest, Float x, Float w, Float) {
+    return _mm256_max_ps(largest, abs(_mm256_sub_ps(x, w)));
+  }
+  static inline Float opaque(float value) {
+    Float vector = set(value);
+    __asm__("" : "+x"(vector));
+    return vector;
+  }
+  static inline void interleave(Float even, Float odd, Float* low, Float* high) {
+    const Float a = _mm256_unpacklo_ps(even, odd), b = _mm256_unpackhi_ps(even, odd);
+    *low = _mm256_permute2f128_ps(a, b, 0x20);
+    *high = _mm256_permute2f128_ps(a, b, 0x31);
+  }
+  static inline Float power_of_two(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+  }
+  static inline Float times_power_of_two(Float a, Float n) {
+    const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+    return _mm256_mul_ps(_mm256_mul_ps(a, power_of_two(half)), power_of_two(_mm256_sub_epi32(whole, half)));
   }
 };
 

@@ -58,9 +58,24 @@ struct Simd16 {
   static inline Float max_magnitude(Float largest, Float a) {
     return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(largest), _mm512_castps_si512(abs(a))));
   }
-  static inline Float power_of_two(Float a) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23));
+  static inline Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
+  static inline Float add_times_one(Float sum, Float a, Float one) { return _mm512_fmadd_ps(a, one, sum); }
+  // The difference as a multiply-add: vrangeps has the units of additions to itself.
+  static inline Float max_difference(Float largest, Float x, Float w, Float one) {
+    return _mm512_range_ps(largest, _mm512_fmsub_ps(x, one, w), 0x0b);
   }
+  static inline Float opaque(float value) {
+    Float vector = set(value);
+    __asm__("" : "+v"(vector));
+    return vector;
+  }
+  static inline void interleave(Float even, Float odd, Float* low, Float* high) {
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    *low = _mm512_permutex2var_ps(even, first, odd);
+    *high = _mm512_permutex2var_ps(even, second, odd);
+  }
+  static inline Float times_power_of_two(Float a, Float n) { return _mm512_scalef_ps(a, n); }
 };
 
 }  // namespace

@@ -73,9 +73,29 @@ struct Simd4 {
     const Int mask = y > x;
     return reinterpret_cast<Float>((mask & y) | (~mask & x));
   }
-  // 2^a for an integer a from -126 to 127.
-  static inline Float power_of_two(Float a) {
-    return reinterpret_cast<Float>((__builtin_convertvector(a, Int) + 127) << 23);
+  // Where neither is NaN.
+  static inline Float max(Float a, Float b) {
+#ifdef __SSE2__
+    return __builtin_ia32_maxps(a, b);
+#else
+    return select_less(a, b, b, a);
+#endif
+  }
+  // `one` is 1 in every lane, of which the compiler must not know: opaque(1.0f).
+  static inline Float add_times_one(Float sum, Float a, Float) { return sum + a; }
+  // max(largest, |x - w|) where none is NaN.
+  static inline Float max_difference(Float largest, Float x, Float w, Float) { return max_magnitude(largest, x - w); }
+  static inline Float opaque(float value) { return set(value); }
+  // even[0], odd[0], even[1], …: the first half and the second.
+  static inline void interleave(Float even, Float odd, Float* low, Float* high) {
+    *low = Float{even[0], odd[0], even[1], odd[1]};
+    *high = Float{even[2], odd[2], even[3], odd[3]};
+  }
+  // a * 2^n for an integer n from -252 to 254; in two steps, as 2^n itself may be out of range where the product is
+  // not.
+  static inline Float times_power_of_two(Float a, Float n) {
+    const Int whole = __builtin_convertvector(n, Int), half = whole >> 1;
+    return a * reinterpret_cast<Float>((half + 127) << 23) * reinterpret_cast<Float>((whole - half + 127) << 23);
   }
 };
 

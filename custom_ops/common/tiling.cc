@@ -8,6 +8,8 @@ namespace {
 
 constexpr int64_t kTapBlock = 256;        // strips of a tile and weights of a tile stay in the L1 and L2 caches
 constexpr int64_t kBlockPositions = 384;  // with kTapBlock floats each at most, well below 1 MiB of strips
+constexpr int64_t kMostPositions = 1024;  // where vertical taps share rows, so that as few floats do
+constexpr int64_t kBlockFloats = 98304;   // of strips, and of sums: kBlockPositions of kTapBlock or kChannelChunk
 constexpr int64_t kChannelChunk = 256;
 constexpr int64_t kLeastChunk = 128;  // smaller chunks repeat the strips too often
 constexpr int64_t kEnoughTasks = 4;
@@ -43,7 +45,14 @@ int64_t choose_block_rows(const EdgeconvConvShape& shape, const EdgeconvTiling& 
   const double read_weights = tiling.padded_channels * tiling.taps > kCachedWeights ? 1.0 : 0.1;
   constexpr int64_t kThreads = 4;  // nominal: the result may depend on the cut, and must not on the machine
   const int64_t row_vectors = divide_up(shape.out_width, lanes);
-  const int64_t most = std::min(shape.out_height, std::max<int64_t>(1, kBlockPositions / shape.out_width));
+  int64_t most = std::min(shape.out_height, std::max<int64_t>(1, kMostPositions / shape.out_width));
+  const auto fits = [&](int64_t rows) {
+    const int64_t taps = std::min(tiling.tap_block, tiling.taps);
+    const int64_t sums = tiling.taps > tiling.tap_block ? std::min(tiling.padded_channels, kChannelChunk) : 0;
+    return rows * shape.out_width * sums <= kBlockFloats && share_rows(shape, tiling, rows) &&
+           taps / shape.kernel_height * strip_rows(shape, rows) * shape.out_width <= kBlockFloats;
+  };
+  while (most > 1 && most * shape.out_width > kBlockPositions && !fits(most)) --most;
   const auto cost = [&](int64_t rows) {
     const bool shared = share_rows(shape, tiling, rows);
     const double filled = shared ? double(strip_rows(shape, rows)) / double(shape.kernel_height) : double(rows);
@@ -104,16 +113,20 @@ void edgeconv_filter_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSi
 void edgeconv_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, EdgeconvTiling* tiling) {
   edgeconv_filter_tiling(shape, size, tiling);
   if (shape->out_width > kBlockPositions) {
-    tiling->block_rows = 1;
     const int64_t pieces = divide_up(shape->out_width, kBlockPositions);
     const int64_t columns = divide_up(divide_up(shape->out_width, pieces), size->lanes) * size->lanes;
-    tiling->block_columns = std::min(columns, kBlockPositions);
+    edgeconv_cut_blocks(shape, size, 1, std::min(columns, kBlockPositions), tiling);
   } else {
-    tiling->block_rows = choose_block_rows(*shape, *tiling, size->lanes);
-    tiling->block_columns = shape->out_width;
+    edgeconv_cut_blocks(shape, size, choose_block_rows(*shape, *tiling, size->lanes), shape->out_width, tiling);
   }
-  tiling->row_blocks = divide_up(shape->out_height, tiling->block_rows);
-  tiling->column_blocks = divide_up(shape->out_width, tiling->block_columns);
+}
+
+void edgeconv_cut_blocks(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, int64_t rows, int64_t columns,
+                         EdgeconvTiling* tiling) {
+  tiling->block_rows = rows;
+  tiling->block_columns = columns;
+  tiling->row_blocks = divide_up(shape->out_height, rows);
+  tiling->column_blocks = divide_up(shape->out_width, columns);
 
   const int64_t blocks = shape->batch * shape->group * tiling->row_blocks * tiling->column_blocks;
   int64_t chunk = std::min(tiling->padded_channels, kChannelChunk);
@@ -122,15 +135,14 @@ void edgeconv_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* siz
   tiling->chunks = divide_up(tiling->padded_channels, tiling->channel_chunk);
   tiling->tasks = blocks * tiling->chunks;
 
-  const int64_t positions = tiling->block_rows * tiling->block_columns;
-  tiling->shared_rows = share_rows(*shape, *tiling, tiling->block_rows);
+  const int64_t positions = rows * columns;
+  tiling->shared_rows = share_rows(*shape, *tiling, rows);
   const int64_t taps = std::min(tiling->tap_block, tiling->taps);
-  const int64_t rows = tiling->shared_rows ? taps / shape->kernel_height * strip_rows(*shape, tiling->block_rows)
-                                           : taps * tiling->block_rows;
-  tiling->strip_floats = rows * tiling->block_columns + tiling->tile_positions + size->lanes;
+  const int64_t filled = tiling->shared_rows ? taps / shape->kernel_height * strip_rows(*shape, rows) : taps * rows;
+  tiling->strip_floats = filled * columns + tiling->tile_positions + size->lanes;
   // One block of taps: a tile's sums are used at once. Several: the sums of the whole task wait in between.
   const bool whole = tiling->taps > tiling->tap_block;
-  tiling->sum_stride = whole ? divide_up(positions, size->lanes) * size->lanes : tiling->tile_positions;
+  tiling->sum_stride = whole ? divide_up(positions, size->lanes) * size->lanes : tiling->tile_positions + size->lanes;
   tiling->sum_floats = (whole ? tiling->channel_chunk : tiling->tile_rows) * tiling->sum_stride;
   const int64_t work = std::max<int64_t>(1, tiling->channel_chunk * positions * tiling->taps);
   tiling->tasks_per_call = std::max<int64_t>(1, kCallWork / work);

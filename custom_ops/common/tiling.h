@@ -18,17 +18,17 @@ typedef struct EdgeconvTileSize {
 
 typedef struct EdgeconvTiling {
   int64_t tile_rows, tile_positions;
-  int64_t taps, tap_block;           // taps of one filter, and how many of them are summed at a time
-  int64_t group_channels;            // output channels of a group
-  int64_t padded_channels;           // … rounded up to whole tiles: the packed weights of a group
-  int64_t channel_chunk, chunks;     // output channels of one task, and tasks that share a block of positions
-  int64_t block_rows, block_columns; // output positions of one task
+  int64_t taps, tap_block;            // taps of one filter, and how many of them are summed at a time
+  int64_t group_channels;             // output channels of a group
+  int64_t padded_channels;            // … rounded up to whole tiles: the packed weights of a group
+  int64_t channel_chunk, chunks;      // output channels of one task, and tasks that share a block of positions
+  int64_t block_rows, block_columns;  // output positions of one task
   int64_t row_blocks, column_blocks;
   int shared_rows;                   // the vertical taps of a strip share its rows
   int64_t strip_floats, sum_floats;  // scratch of one thread
   int64_t sum_stride;
-  int64_t tasks;                     // batch * group * row_blocks * column_blocks * chunks
-  int64_t tasks_per_call;            // tasks worth handing to a thread together
+  int64_t tasks;           // batch * group * row_blocks * column_blocks * chunks
+  int64_t tasks_per_call;  // tasks worth handing to a thread together
 } EdgeconvTiling;
 
 // The part that depends on the filters alone: tile sizes, taps, tap_block, group_channels, padded_channels.
@@ -36,6 +36,11 @@ void edgeconv_filter_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSi
 
 // All of it.
 void edgeconv_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, EdgeconvTiling* tiling);
+
+// Completes a `tiling` that edgeconv_filter_tiling has filled, with tasks of `rows` whole rows of output positions or
+// `columns` columns of one row.
+void edgeconv_cut_blocks(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, int64_t rows, int64_t columns,
+                         EdgeconvTiling* tiling);
 
 // Floats of the packed weights of all groups.
 size_t edgeconv_packed_floats(const EdgeconvConvShape* shape, const EdgeconvTiling* tiling);

@@ -30,9 +30,7 @@ inline Simd::Float exponential(Simd::Float a) {
   p = Simd::fma(p, r, Simd::set(1.6666519642e-1f));
   p = Simd::fma(p, r, Simd::set(4.9999994040e-1f));
   p = Simd::add(Simd::fma(Simd::mul(r, r), p, r), Simd::set(1.0f));
-  // In two steps: 2^n itself may be out of range where the product is not.
-  const Simd::Float half = round_to_integer(Simd::mul(n, Simd::set(0.5f)));
-  return Simd::mul(Simd::mul(p, Simd::power_of_two(half)), Simd::power_of_two(Simd::sub(n, half)));
+  return Simd::times_power_of_two(p, n);
 }
 
 // tanh(a): an odd polynomial near 0, and 1 - 2 / (exp(2|a|) + 1) elsewhere.
@@ -53,6 +51,7 @@ inline Simd::Float hyperbolic_tangent(Simd::Float a) {
 
 // a^exponent by repeated squaring, exponent >= 1.
 inline Simd::Float integer_power(Simd::Float a, int64_t exponent) {
+  if (exponent == 3) return Simd::mul(Simd::mul(a, a), a);
   while ((exponent & 1) == 0) {
     a = Simd::mul(a, a);
     exponent >>= 1;

@@ -44,9 +44,36 @@ typedef struct EdgeconvChannelValues {
   int64_t stride;
 } EdgeconvChannelValues;
 
+// Ways to compute the same.
+typedef enum EdgeconvAlgorithm {
+  EDGECONV_DIRECT = 0,     // every tap of every patch (kervolution_direct.h)
+  EDGECONV_WINOGRAD = 1,   // 3 x 3 sums of products (kervolution_winograd.h)
+  EDGECONV_DEPTHWISE = 2,  // one input channel a filter (kervolution_depthwise.h)
+} EdgeconvAlgorithm;
+
+// What packing finds out about the filters as a whole; follows the sums of the channels.
+typedef enum EdgeconvFilterValue {
+  EDGECONV_LARGEST_MAGNITUDE = 0,  // NaN above all
+  EDGECONV_HAVE_OFFSET = 1,        // 1 where their mean is far larger than their spread, else 0
+  EDGECONV_FILTER_VALUES = 2,
+} EdgeconvFilterValue;
+
+// How a call is cut into tasks, and what one thread's scratch holds: places in floats from its beginning.
+typedef struct EdgeconvKervolutionPlan {
+  EdgeconvTiling tiling;
+  int64_t packing;        // the EdgeconvAlgorithm that the filters are packed for: by their shape alone
+  int64_t algorithm;      // the one that computes the ordinary; the direct one packs filters that are packed otherwise
+  int64_t packed_floats;  // packed filters; after them one sum a channel, then EdgeconvFilterValue
+  // The scratch begins with the strips (direct), the transformed input (Winograd) or the rows (depthwise).
+  int64_t sums, outputs, patch_sums, work, offsets, weights;
+  int64_t pitch;  // from one channel's transformed tiles, or one row, to the next
+  int64_t scratch_floats;
+} EdgeconvKervolutionPlan;
+
 typedef struct EdgeconvKervolutionArguments {
-  const void* x;        // (N, C, H, W)
-  const float* packed;  // from edgeconv_kervolution_pack
+  const void* x;                  // (N, C, H, W)
+  const void* w;                  // (M, C/group, kH, kW): for values that the algorithm of the plan does not serve
+  const float* packed;            // from edgeconv_kervolution_pack
   EdgeconvChannelValues balance;  // polynomial, sigmoid
   EdgeconvChannelValues scale;    // gaussian: gamma; sigmoid: scale
   const void* bias;               // (M) or null
@@ -56,33 +83,34 @@ typedef struct EdgeconvKervolutionArguments {
 // What an instruction set brings: the size of its register tile and the task function. One such object a file.
 typedef struct EdgeconvKervolutionIsa {
   EdgeconvTileSize tile;
-  void (*run)(const EdgeconvKervolutionParams* params, const EdgeconvTiling* tiling,
+  void (*run)(const EdgeconvKervolutionParams* params, const EdgeconvKervolutionPlan* plan,
               const EdgeconvKervolutionArguments* arguments, int64_t task, void* scratch);
 } EdgeconvKervolutionIsa;
 
 extern const EdgeconvKervolutionIsa edgeconv_kervolution_baseline;
 extern const EdgeconvKervolutionIsa edgeconv_kervolution_avx2;
 extern const EdgeconvKervolutionIsa edgeconv_kervolution_avx512;
+extern const EdgeconvKervolutionIsa edgeconv_kervolution_neon;
 
 #pragma GCC visibility push(default)
 
-// How the work is cut for these shapes on instruction set `isa`. Only tile sizes and taps are set, which packing needs,
-// where the shape lacks its input part.
-int edgeconv_kervolution_tiling(const EdgeconvKervolutionParams* params, int isa, EdgeconvTiling* tiling,
-                                EdgeconvStatus* status);
+// How the work is done for these shapes on instruction set `isa`. Only what packing needs is set where the shape lacks
+// its input part.
+int edgeconv_kervolution_plan(const EdgeconvKervolutionParams* params, int isa, EdgeconvKervolutionPlan* plan,
+                              EdgeconvStatus* status);
 
-// Bytes of the packed weights: the filters as floats, and their squared norms where the kernel needs them.
-size_t edgeconv_kervolution_packed_bytes(const EdgeconvKervolutionParams* params, const EdgeconvTiling* tiling);
+// Bytes of the packed weights: the filters as floats, one sum a channel, and EdgeconvFilterValue.
+size_t edgeconv_kervolution_packed_bytes(const EdgeconvKervolutionParams* params, const EdgeconvKervolutionPlan* plan);
 
 // Packs w (M, C/group, kH, kW) into `packed`, which should be aligned to 64 bytes.
-void edgeconv_kervolution_pack(const EdgeconvKervolutionParams* params, const EdgeconvTiling* tiling, const void* w,
-                               float* packed);
+void edgeconv_kervolution_pack(const EdgeconvKervolutionParams* params, const EdgeconvKervolutionPlan* plan,
+                               const void* w, float* packed);
 
 // Bytes that every thread that runs tasks needs of its own: at most 1 MiB. Alignment 64.
-size_t edgeconv_kervolution_scratch_bytes(const EdgeconvTiling* tiling);
+size_t edgeconv_kervolution_scratch_bytes(const EdgeconvKervolutionPlan* plan);
 
-// Computes tasks [first, last) of tiling->tasks. Tasks are independent and may run in any order on any thread.
-void edgeconv_kervolution_run(const EdgeconvKervolutionParams* params, int isa, const EdgeconvTiling* tiling,
+// Computes tasks [first, last) of plan->tiling.tasks. Tasks are independent and may run in any order on any thread.
+void edgeconv_kervolution_run(const EdgeconvKervolutionParams* params, int isa, const EdgeconvKervolutionPlan* plan,
                               const EdgeconvKervolutionArguments* arguments, int64_t first, int64_t last,
                               void* scratch);
 

@@ -1,83 +1,212 @@
-// Launch functions: dispatch on the instruction set, packing, loops over tasks. The arithmetic is in
-// kervolution_kernel.h, compiled once for each instruction set.
-#include "kervolution/kervolution.h"
-
+// Launch functions: dispatch on the instruction set, choice of the algorithm, packing, loops over tasks. The arithmetic
+// is in kervolution_kernel.h, compiled once for each instruction set.
 #include <algorithm>
+#include <cmath>
+
+#include "common/float16.h"
+#include "common/winograd_packing.h"
+#include "kervolution/kervolution.h"
 
 namespace {
 
+// The best of this operator's files up to `isa`.
 const EdgeconvKervolutionIsa* find_isa(int isa) {
   if (isa < EDGECONV_ISA_BASELINE || isa > edgeconv_best_isa()) return nullptr;
-  switch (isa) {
-#ifdef __x86_64__
-    case EDGECONV_ISA_AVX2: return &edgeconv_kervolution_avx2;
-    case EDGECONV_ISA_AVX512: return &edgeconv_kervolution_avx512;
+#ifdef __aarch64__
+  if (isa >= EDGECONV_ISA_NEON) return &edgeconv_kervolution_neon;
+#elif defined(__x86_64__)
+  if (isa >= EDGECONV_ISA_AVX512) return &edgeconv_kervolution_avx512;
+  if (isa >= EDGECONV_ISA_AVX2) return &edgeconv_kervolution_avx2;
 #endif
-    default: return &edgeconv_kervolution_baseline;
+  return &edgeconv_kervolution_baseline;
+}
+
+bool is_product(int kernel) { return kernel != EDGECONV_MANHATTAN && kernel != EDGECONV_CHEBYSHEV; }
+
+int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+
+int choose_packing(const EdgeconvKervolutionParams& params) {
+  // With more filters for a channel the direct algorithm shares more loads than it wastes on unfolding.
+  constexpr int64_t kMostFilters = 4;
+  const EdgeconvConvShape& shape = params.shape;
+  if (shape.in_channels == shape.group && shape.out_channels / shape.group <= kMostFilters) return EDGECONV_DEPTHWISE;
+  return is_product(params.kernel) && edgeconv_winograd_fits(&shape) ? EDGECONV_WINOGRAD : EDGECONV_DIRECT;
+}
+
+size_t filter_floats(const EdgeconvKervolutionParams& params, const EdgeconvKervolutionPlan& plan) {
+  switch (plan.packing) {
+    case EDGECONV_WINOGRAD: return edgeconv_winograd_floats(&params.shape, plan.tiling.padded_channels);
+    case EDGECONV_DEPTHWISE: return static_cast<size_t>(params.shape.out_channels * plan.tiling.taps);
+    default: return edgeconv_packed_floats(&params.shape, &plan.tiling);
   }
 }
 
-bool needs_norms(int kernel) { return kernel == EDGECONV_GAUSSIAN || kernel == EDGECONV_EUCLIDEAN; }
+// Blocks of whole rows of tiles if they fit into kTileFloats, both as transformed inputs and as outputs.
+void cut_winograd(const EdgeconvConvShape& shape, const EdgeconvTileSize& size, EdgeconvTiling* tiling) {
+  constexpr int64_t kTileFloats = 1 << 14;  // times four, for a row of the transform: 256 KiB
+  constexpr int64_t kMostOutputs = 256;     // channels a task
+  const int64_t channels = std::max(shape.in_channels / shape.group, std::min(tiling->padded_channels, kMostOutputs));
+  const int64_t most = std::max(size.lanes, kTileFloats / channels);
+  const int64_t tile_rows = (shape.out_height + 1) / 2, tile_columns = (shape.out_width + 1) / 2;
+  if (tile_columns > most) {
+    const int64_t pieces = (tile_columns + most - 1) / most;
+    const int64_t columns = round_up((tile_columns + pieces - 1) / pieces, size.lanes);
+    edgeconv_cut_blocks(&shape, &size, std::min<int64_t>(2, shape.out_height), std::min(2 * columns, shape.out_width),
+                        tiling);
+  } else {
+    const int64_t blocks = (tile_rows * tile_columns + most - 1) / most;
+    const int64_t rows = (tile_rows + blocks - 1) / blocks;
+    edgeconv_cut_blocks(&shape, &size, std::min(2 * rows, shape.out_height), shape.out_width, tiling);
+  }
+}
+
+// Blocks of whole rows of one channel that stay in L1; false if not even those of one row do.
+bool cut_depthwise(const EdgeconvConvShape& shape, const EdgeconvTileSize& size, int64_t row_floats,
+                   EdgeconvTiling* tiling) {
+  constexpr int64_t kBest = 1 << 13, kMost = 1 << 17;
+  const int64_t reach = (shape.kernel_height - 1) * shape.dilation_height + 1;
+  if (reach * row_floats > kMost) return false;
+  const int64_t rows = (kBest / row_floats - reach) / shape.stride_height + 1;
+  const int64_t blocks = (shape.out_height - 1) / std::max<int64_t>(1, rows) + 1;
+  edgeconv_cut_blocks(&shape, &size, (shape.out_height + blocks - 1) / blocks, shape.out_width, tiling);
+  return true;
+}
+
+// Fills in how the work is cut and where everything is in the scratch.
+void complete_plan(const EdgeconvKervolutionParams& params, const EdgeconvTileSize& size,
+                   EdgeconvKervolutionPlan* plan) {
+  const EdgeconvConvShape& shape = params.shape;
+  EdgeconvTiling& tiling = plan->tiling;
+  plan->algorithm = plan->packing;
+  int64_t head = 0, sums = 0, outputs = 0, work = 0;
+  if (plan->algorithm == EDGECONV_DEPTHWISE) {
+    const int64_t reach = (shape.kernel_width - 1) * shape.dilation_width / shape.stride_width;
+    plan->pitch = shape.out_width + reach + 1 + size.lanes;
+    const int64_t row_floats = plan->pitch * shape.stride_width;
+    if (cut_depthwise(shape, size, row_floats, &tiling)) {
+      const int64_t rows =
+          (tiling.block_rows - 1) * shape.stride_height + (shape.kernel_height - 1) * shape.dilation_height + 1;
+      head = rows * row_floats + 4 * size.lanes;
+    } else {
+      plan->algorithm = EDGECONV_DIRECT;
+    }
+  }
+  if (plan->algorithm == EDGECONV_WINOGRAD) {
+    cut_winograd(shape, size, &tiling);
+    const int64_t columns = (tiling.block_columns + 1) / 2;
+    // An odd number of vectors: channels at a power of two of each other would share the sets of the caches.
+    plan->pitch = (round_up((tiling.block_rows + 1) / 2 * columns, size.lanes) / size.lanes | 1) * size.lanes;
+    // The last vector of a row of tiles may run over its plane.
+    head = 4 * (shape.in_channels / shape.group * plan->pitch + size.lanes);
+    sums = 4 * kWinogradGroup * (tiling.tile_positions + size.lanes);
+    outputs = 4 * tiling.channel_chunk * plan->pitch + size.lanes;
+    work = 2 * columns + 2 + (tiling.block_rows + 1) / 2 * (2 * columns + 4 + 4 * size.lanes);
+  }
+  if (plan->algorithm == EDGECONV_DIRECT) edgeconv_tiling(&shape, &size, &tiling);
+
+  const int64_t positions = tiling.block_rows * tiling.block_columns;
+  const int64_t patch_columns =
+      (tiling.block_columns - 1) * shape.stride_width + (shape.kernel_width - 1) * shape.dilation_width + 1;
+  int64_t place = 0;
+  const auto reserve = [&place](int64_t floats) {
+    const int64_t at = place;
+    place = round_up(place + floats, 16);
+    return at;
+  };
+  reserve(std::max(head, tiling.strip_floats));
+  plan->sums = reserve(std::max(sums, tiling.sum_floats));
+  plan->outputs = reserve(outputs);
+  plan->patch_sums = reserve(positions + std::max(tiling.tile_positions, 2 * size.lanes));
+  plan->work = reserve(std::max(work, patch_columns + tiling.block_columns + 4 * size.lanes));
+  plan->offsets = reserve(std::max(tiling.tap_block, shape.in_channels / shape.group));
+  plan->weights = reserve(plan->packing == EDGECONV_DIRECT ? 0 : tiling.tap_block * tiling.tile_rows);
+  plan->scratch_floats = place;
+}
+
+// One sum a channel that completes parts (kervolution_epilogue.h), and what is to know about all of them.
+template <typename Element>
+void sum_filters(const EdgeconvKervolutionParams& params, int64_t taps, const Element* w, float* sums) {
+  constexpr double kOffset = 4.0;  // standard deviations
+  const int64_t channels = params.shape.out_channels;
+  uint32_t largest = 0;
+  double total = 0.0, squares = 0.0;
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    double sum = 0.0, square = 0.0;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const float value = element_to_float(*w++);
+      largest = std::max(largest, bits_from_float(std::fabs(value)));
+      sum += value;
+      square += double(value) * double(value);
+    }
+    sums[channel] = static_cast<float>(params.kernel == EDGECONV_MANHATTAN ? sum : square);
+    total += sum;
+    squares += square;
+  }
+  const double count = std::max<double>(1.0, double(channels * taps)), mean = total / count;
+  const double variance = squares / count - mean * mean;
+  float* const values = sums + channels;
+  values[EDGECONV_LARGEST_MAGNITUDE] = float_from_bits(largest);
+  values[EDGECONV_HAVE_OFFSET] = mean * mean > kOffset * kOffset * variance ? 1.0f : 0.0f;
+}
+
+template <typename Element>
+void pack(const EdgeconvKervolutionParams& params, const EdgeconvKervolutionPlan& plan, const Element* w,
+          float* packed) {
+  const EdgeconvConvShape& shape = params.shape;
+  const EdgeconvTiling& tiling = plan.tiling;
+  if (plan.packing == EDGECONV_WINOGRAD) {
+    edgeconv_winograd_pack(&shape, tiling.padded_channels, tiling.tile_rows, params.element_type, w, packed);
+  } else if (plan.packing == EDGECONV_DEPTHWISE) {
+    std::transform(w, w + shape.out_channels * tiling.taps, packed,
+                   [](Element value) { return element_to_float(value); });
+  } else {
+    edgeconv_pack_weights(&shape, &tiling, params.element_type, w, packed);
+  }
+  sum_filters(params, tiling.taps, w, packed + plan.packed_floats);
+}
 
 }  // namespace
 
 extern "C" {
 
-int edgeconv_kervolution_tiling(const EdgeconvKervolutionParams* params, int isa, EdgeconvTiling* tiling,
-                                EdgeconvStatus* status) {
+int edgeconv_kervolution_plan(const EdgeconvKervolutionParams* params, int isa, EdgeconvKervolutionPlan* plan,
+                              EdgeconvStatus* status) {
   const EdgeconvKervolutionIsa* kernels = find_isa(isa);
   if (kernels == nullptr) {
     return edgeconv_set_status(status, EDGECONV_UNSUPPORTED, "this CPU does not have the instruction set '%s'",
                                edgeconv_isa_name(isa));
   }
-  if (params->shape.out_height > 0) {
-    edgeconv_tiling(&params->shape, &kernels->tile, tiling);
-  } else {
-    edgeconv_filter_tiling(&params->shape, &kernels->tile, tiling);
-  }
+  *plan = {};
+  edgeconv_filter_tiling(&params->shape, &kernels->tile, &plan->tiling);
+  plan->packing = choose_packing(*params);
+  plan->packed_floats = static_cast<int64_t>(filter_floats(*params, *plan));
+  if (params->shape.out_height > 0) complete_plan(*params, kernels->tile, plan);
   return status->code = EDGECONV_OK;
 }
 
-size_t edgeconv_kervolution_packed_bytes(const EdgeconvKervolutionParams* params, const EdgeconvTiling* tiling) {
-  const size_t norms = needs_norms(params->kernel) ? params->shape.out_channels : 0;
-  return (edgeconv_packed_floats(&params->shape, tiling) + norms) * sizeof(float);
+size_t edgeconv_kervolution_packed_bytes(const EdgeconvKervolutionParams* params, const EdgeconvKervolutionPlan* plan) {
+  return static_cast<size_t>(plan->packed_floats + params->shape.out_channels + EDGECONV_FILTER_VALUES) * sizeof(float);
 }
 
-void edgeconv_kervolution_pack(const EdgeconvKervolutionParams* params, const EdgeconvTiling* tiling, const void* w,
-                               float* packed) {
-  const EdgeconvConvShape& shape = params->shape;
-  edgeconv_pack_weights(&shape, tiling, params->element_type, w, packed);
-  if (!needs_norms(params->kernel)) return;
-  float* norms = packed + edgeconv_packed_floats(&shape, tiling);
-  for (int64_t channel = 0; channel < shape.out_channels; ++channel) {
-    const int64_t in_group = channel % tiling->group_channels;
-    const int64_t row = in_group % tiling->tile_rows;
-    double norm = 0.0;
-    for (int64_t first = 0; first < tiling->taps; first += tiling->tap_block) {
-      const float* weights = packed + row + edgeconv_packed_offset(tiling, channel / tiling->group_channels, first,
-                                                                   in_group - row);
-      const int64_t taps = std::min(tiling->tap_block, tiling->taps - first);
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        const double value = weights[tap * tiling->tile_rows];
-        norm += value * value;
-      }
-    }
-    norms[channel] = static_cast<float>(norm);
+void edgeconv_kervolution_pack(const EdgeconvKervolutionParams* params, const EdgeconvKervolutionPlan* plan,
+                               const void* w, float* packed) {
+  if (params->element_type == EDGECONV_FLOAT16) {
+    pack(*params, *plan, static_cast<const uint16_t*>(w), packed);
+  } else {
+    pack(*params, *plan, static_cast<const float*>(w), packed);
   }
 }
 
-size_t edgeconv_kervolution_scratch_bytes(const EdgeconvTiling* tiling) {
-  // Strips, sums, squared norms of the patches, offsets of the taps: kervolution_kernel.h lays them out in this order.
-  const int64_t positions = tiling->block_rows * tiling->block_columns + tiling->tile_positions;
-  return (tiling->strip_floats + tiling->sum_floats + positions + tiling->tap_block + 4 * 16) * sizeof(float);
+size_t edgeconv_kervolution_scratch_bytes(const EdgeconvKervolutionPlan* plan) {
+  return static_cast<size_t>(plan->scratch_floats) * sizeof(float);
 }
 
-void edgeconv_kervolution_run(const EdgeconvKervolutionParams* params, int isa, const EdgeconvTiling* tiling,
+void edgeconv_kervolution_run(const EdgeconvKervolutionParams* params, int isa, const EdgeconvKervolutionPlan* plan,
                               const EdgeconvKervolutionArguments* arguments, int64_t first, int64_t last,
                               void* scratch) {
   const EdgeconvKervolutionIsa* kernels = find_isa(isa);
   for (int64_t task = first; kernels != nullptr && task < last; ++task) {
-    kernels->run(params, tiling, arguments, task, scratch);
+    kernels->run(params, plan, arguments, task, scratch);
   }
 }
 

@@ -43,11 +43,12 @@ class KervolutionKernel {
   const std::string& prefix() const { return prefix_; }
 
  private:
-  void set_filters(const Tensor& w, EdgeconvKervolutionParams* params, EdgeconvTiling* tiling, Buffer* packed) const;
+  void set_filters(const Tensor& w, EdgeconvKervolutionParams* params, EdgeconvKervolutionPlan* plan,
+                   Buffer* packed) const;
   EdgeconvChannelValues channel_values(OrtKernelContext* context, int index, const char* name, int64_t channels,
                                        Tensor* tensor) const;
   Tensor input(OrtKernelContext* context, int index) const;
-  void run(OrtKernelContext* context, const EdgeconvKervolutionParams& params, const EdgeconvTiling& tiling,
+  void run(OrtKernelContext* context, const EdgeconvKervolutionParams& params, const EdgeconvKervolutionPlan& plan,
            const EdgeconvKervolutionArguments& arguments) const;
 
   const KervolutionOp& op_;
@@ -80,21 +81,21 @@ KervolutionKernel::KervolutionKernel(const KervolutionOp& op, const OrtKernelInf
   const OrtValue* w = nullptr;
   check(api, api->KernelInfoGetConstantInput_tensor(info, 1, &constant, &w));
   if (constant != 0 && w != nullptr) {
-    EdgeconvTiling tiling;
-    set_filters(read_tensor(api, w), &params_, &tiling, &packed_);
+    EdgeconvKervolutionPlan plan;
+    set_filters(read_tensor(api, w), &params_, &plan, &packed_);
   }
 }
 
-void KervolutionKernel::set_filters(const Tensor& w, EdgeconvKervolutionParams* params, EdgeconvTiling* tiling,
+void KervolutionKernel::set_filters(const Tensor& w, EdgeconvKervolutionParams* params, EdgeconvKervolutionPlan* plan,
                                     Buffer* packed) const {
   EdgeconvStatus status = {};
   check(edgeconv_conv_filter_shape(&attributes_, w.dims.data(), w.dims.size(), &params->shape, &status), status);
   params->kernel = op_.definition->kernel;
   params->element_type = op_.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? EDGECONV_FLOAT16 : EDGECONV_FLOAT32;
   params->degree = degree_;
-  check(edgeconv_kervolution_tiling(params, isa_, tiling, &status), status);
-  *packed = Buffer(allocator_.get(), edgeconv_kervolution_packed_bytes(params, tiling));
-  edgeconv_kervolution_pack(params, tiling, w.data, static_cast<float*>(packed->get()));
+  check(edgeconv_kervolution_plan(params, isa_, plan, &status), status);
+  *packed = Buffer(allocator_.get(), edgeconv_kervolution_packed_bytes(params, plan));
+  edgeconv_kervolution_pack(params, plan, w.data, static_cast<float*>(packed->get()));
 }
 
 Tensor KervolutionKernel::input(OrtKernelContext* context, int index) const {
@@ -124,25 +125,27 @@ void KervolutionKernel::compute(OrtKernelContext* context) {
   const Definition& definition = *op_.definition;
   EdgeconvStatus status = {};
   EdgeconvKervolutionParams params = params_;
-  EdgeconvTiling tiling;
+  EdgeconvKervolutionPlan plan;
   Buffer packed_now;
-  if (packed_.get() == nullptr) set_filters(input(context, 1), &params, &tiling, &packed_now);
+  const Tensor w = input(context, 1);
+  if (packed_.get() == nullptr) set_filters(w, &params, &plan, &packed_now);
   const Tensor x = input(context, 0);
   check(edgeconv_conv_input_shape(&attributes_, x.dims.data(), x.dims.size(), &params.shape, &status), status);
-  check(edgeconv_kervolution_tiling(&params, isa_, &tiling, &status), status);
+  check(edgeconv_kervolution_plan(&params, isa_, &plan, &status), status);
 
   const EdgeconvConvShape& shape = params.shape;
   Tensor scale, balance;
   EdgeconvKervolutionArguments arguments = {};
   arguments.x = x.data;
+  arguments.w = w.data;
   arguments.packed = static_cast<const float*>(packed_.get() != nullptr ? packed_.get() : packed_now.get());
   const char* scale_name = definition.kernel == EDGECONV_GAUSSIAN ? "gamma" : "scale";
   arguments.scale = channel_values(context, definition.scale, scale_name, shape.out_channels, &scale);
   arguments.balance = channel_values(context, definition.balance, "balance", shape.out_channels, &balance);
   const Tensor bias = input(context, definition.bias);
   if (bias.data != nullptr && (bias.dims.size() != 1 || bias.dims[0] != shape.out_channels)) {
-    throw Error{ORT_INVALID_ARGUMENT, "B has shape " + to_text(bias.dims) + ": expected (" +
-                                          std::to_string(shape.out_channels) + ")"};
+    throw Error{ORT_INVALID_ARGUMENT,
+                "B has shape " + to_text(bias.dims) + ": expected (" + std::to_string(shape.out_channels) + ")"};
   }
   arguments.bias = bias.data;
 
@@ -150,13 +153,13 @@ void KervolutionKernel::compute(OrtKernelContext* context) {
   OrtValue* output = nullptr;
   check(api(), api()->KernelContext_GetOutput(context, 0, dims, 4, &output));
   check(api(), api()->GetTensorMutableData(output, &arguments.y));
-  if (tiling.tasks > 0) run(context, params, tiling, arguments);
+  if (plan.tiling.tasks > 0) run(context, params, plan, arguments);
 }
 
 // One call of the thread pool's function: consecutive tasks that share one thread's scratch.
 struct Call {
   const EdgeconvKervolutionParams& params;
-  const EdgeconvTiling& tiling;
+  const EdgeconvKervolutionPlan& plan;
   const EdgeconvKervolutionArguments& arguments;
   OrtAllocator* allocator;
   int isa;
@@ -166,19 +169,20 @@ struct Call {
 void run_call(void* data, size_t index) noexcept {
   Call& call = *static_cast<Call*>(data);
   try {
-    const EdgeconvTiling& tiling = call.tiling;
-    const Buffer scratch(call.allocator, edgeconv_kervolution_scratch_bytes(&tiling));
+    const EdgeconvTiling& tiling = call.plan.tiling;
+    const Buffer scratch(call.allocator, edgeconv_kervolution_scratch_bytes(&call.plan));
     const int64_t first = static_cast<int64_t>(index) * tiling.tasks_per_call;
     const int64_t last = std::min(tiling.tasks, first + tiling.tasks_per_call);
-    edgeconv_kervolution_run(&call.params, call.isa, &tiling, &call.arguments, first, last, scratch.get());
+    edgeconv_kervolution_run(&call.params, call.isa, &call.plan, &call.arguments, first, last, scratch.get());
   } catch (...) {
     call.failed = true;
   }
 }
 
 void KervolutionKernel::run(OrtKernelContext* context, const EdgeconvKervolutionParams& params,
-                            const EdgeconvTiling& tiling, const EdgeconvKervolutionArguments& arguments) const {
-  Call call{params, tiling, arguments, allocator_.get(), isa_};
+                            const EdgeconvKervolutionPlan& plan, const EdgeconvKervolutionArguments& arguments) const {
+  const EdgeconvTiling& tiling = plan.tiling;
+  Call call{params, plan, arguments, allocator_.get(), isa_};
   const size_t calls = static_cast<size_t>((tiling.tasks + tiling.tasks_per_call - 1) / tiling.tasks_per_call);
   if (calls == 1) {
     run_call(&call, 0);

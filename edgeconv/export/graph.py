@@ -133,8 +133,8 @@ def _translation(operator: KervolutionOperator) -> Callable[..., Any]:
     def translate(*args: Any) -> Any:
         inputs, bias, window = args[:tensors], args[tensors], args[tensors + 1 :]
         attributes: dict[str, Any] = dict(zip(("strides", "pads", "dilations", "group"), window, strict=False))
-        if operator.has_degree:
-            attributes["degree"] = window[4]
+        rest = [name for name in ("degree", "precision") if getattr(operator, f"has_{name}")]
+        attributes.update(zip(rest, window[4:], strict=False))  # a default may be left out
         return node(*inputs, bias, kernel_shape=list(inputs[1].shape[2:]), **attributes, **PLUGIN_ATTRIBUTES)
 
     return translate

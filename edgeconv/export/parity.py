@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from edgeconv.errors import EdgeconvError, InputError, MissingDependencyError
 from edgeconv.export.graph import layer_of
 from edgeconv.export.report import Comparison, Divergence, ParityReport, Tolerance
-from edgeconv.ops.kervolution import DOMAIN
+from edgeconv.ops.kervolution import DOMAIN, count_precisions
 from edgeconv.runtime.op_library import op_library
 from edgeconv.runtime.ort import OrtSession
 
@@ -141,7 +141,7 @@ def compare_runtimes(
             "no runtime could check the file: " + "; ".join(f"{name}: {why}" for name, why in not_run.items()),
             "Install one (pip install 'edgeconv[cpu]'), or skip the check with --no-verify.",
         )
-    return ParityReport(comparisons, not_run, tolerance, divergence)
+    return ParityReport(comparisons, not_run, tolerance, divergence, count_precisions(model.graph.node))
 
 
 def _expected(reference: TorchModel, trial: Trial) -> list[Array]:

@@ -24,6 +24,7 @@ from edgeconv.errors import InputError, ParityError
 from edgeconv.export.forms import Form, apply_form
 from edgeconv.export.graph import MIN_OPSET, HalfPrecision, torch_to_onnx
 from edgeconv.export.parity import TorchModel, Trial, compare_runtimes
+from edgeconv.export.precision import check_request, request_precision
 from edgeconv.export.report import ParityReport
 from edgeconv.export.samples import graph_inputs, random_trials, real_trials
 from edgeconv.export.shapes import (
@@ -41,6 +42,7 @@ from edgeconv.export.shapes import (
 )
 from edgeconv.export.verification import real_inputs, tolerance
 from edgeconv.files import atomic_output
+from edgeconv.ops.kervolution import count_precisions, describe_precisions
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[str], None]
@@ -63,9 +65,10 @@ class ExportReport:
         bytes: Its size.
         opset: Its standard opset.
         form: How custom operators stand in it (`edgeconv.export.forms.Form`).
-        precision: "float32" or "float16".
+        precision: Type of the network's tensors, "float32" or "float16".
         inputs: Input name -> sizes; dynamic axes by name.
         parity: The comparison with PyTorch, or None if it was not asked for.
+        kervolution_precisions: How many kervolutions on x·w ask for each `edgeconv.ops.kervolution.Precision`.
         next_commands: What to do with the file, to paste.
     """
 
@@ -76,6 +79,7 @@ class ExportReport:
     precision: str
     inputs: Mapping[str, tuple[int | str, ...]]
     parity: ParityReport | None
+    kervolution_precisions: Mapping[str, int]
     next_commands: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,6 +96,8 @@ class ExportReport:
         console.print(f"[bold]{self.path}[/]: {self.bytes / 2**20:.2f} MiB, {kind}")
         console.print(f"inputs: {shapes}")
         if self.parity is None:
+            if self.kervolution_precisions:
+                console.print(describe_precisions(self.kervolution_precisions), soft_wrap=True)
             console.print("[yellow]not checked (--no-verify)[/]")
         console.print("\nNext:", highlight=False)
         for command in self.next_commands:
@@ -110,6 +116,7 @@ def to_onnx(
     opset: int = MIN_OPSET,
     form: Form = "functions",
     fp16: bool = False,
+    precision: str | None = None,
     verify: bool = True,
     atol: float | None = None,
     rtol: float | None = None,
@@ -132,6 +139,8 @@ def to_onnx(
         opset: Standard opset, at least 18.
         form: "functions" (one file for every runtime), "inlined" or "nodes"; see `edgeconv.export.forms.Form`.
         fp16: Compute in float16; inputs and outputs stay float32. The check compares with float32 PyTorch.
+        precision: Of every kervolution on x·w (`edgeconv.ops.kervolution.Precision`): "float32" or "bf16x3". By default
+            each layer's own. The operators' nodes carry it, so it does not go with the form "inlined".
         verify: Compare PyTorch with ONNX Runtime, with and without the op library, and the reference evaluator.
         atol: Absolute tolerance; by default `edgeconv.export.verification.TOLERANCES`.
         rtol: Tolerance relative to the output's rms; by default `edgeconv.export.verification.TOLERANCES`.
@@ -143,7 +152,8 @@ def to_onnx(
         What was written, with the parity report.
 
     Raises:
-        InputError: The model cannot be traced, a name or axis does not exist, or the file cannot be written.
+        InputError: The model cannot be traced, a name or axis does not exist, nothing in the file could have the
+            precision, or the file cannot be written.
         ParityError: A runtime disagrees with PyTorch; no file is left behind.
     """
     say = progress or (lambda _: None)
@@ -151,7 +161,8 @@ def to_onnx(
     kwargs = dict(example_kwargs or {})
     if isinstance(module, nn.Module):
         module.eval()
-    precision = "float16" if fp16 else "float32"
+    check_request(precision, form)
+    dtype = "float16" if fp16 else "float32"
     if fp16 and isinstance(module, ExportedProgram):
         raise InputError("a .pt2 program has its precision fixed.", "Export the module itself with --fp16.")
 
@@ -171,6 +182,7 @@ def to_onnx(
     )
     name_axes(model, axes)
     rename_inputs(model, dict(zip(parameters, input_names or parameters, strict=True)))
+    request_precision(model.graph.node, precision)
     model = apply_form(model, form)
     model.producer_name, model.producer_version = "edgeconv", importlib.metadata.version("edgeconv")
     fed = graph_inputs(model)
@@ -178,7 +190,7 @@ def to_onnx(
     properties = {
         "edgeconv.version": model.producer_version,
         "edgeconv.form": form,
-        "edgeconv.precision": precision,
+        "edgeconv.precision": dtype,
         "edgeconv.input_shape": json.dumps([1, *first.shape[1:]]) if first is not None else "null",
         **(metadata or {}),
     }
@@ -200,12 +212,13 @@ def to_onnx(
                 trials.append(Trial("example", arrays))
             written = onnx.load(temporary)
             reference = TorchModel(module, list(fed), list(kwargs))
-            parity = compare_runtimes(written, reference, trials, tolerance(precision, atol, rtol), say)
+            parity = compare_runtimes(written, reference, trials, tolerance(dtype, atol, rtol), say)
             if not parity.passed:
                 raise ParityError(parity, _PARITY_REMEDY)
     quoted = shlex.quote(os.fspath(path))
     commands = (f"edgeconv inspect {quoted}", f"edgeconv bench {quoted} --provider cpu --compare")
-    return ExportReport(os.fspath(path), size, opset, form, precision, fed, parity, commands)
+    counts = count_precisions(model.graph.node)
+    return ExportReport(os.fspath(path), size, opset, form, dtype, fed, parity, counts, commands)
 
 
 def export_checkpoint(
@@ -220,6 +233,7 @@ def export_checkpoint(
     dynamic: bool = True,
     form: Form = "functions",
     fp16: bool = False,
+    precision: str | None = None,
     verify: bool = True,
     atol: float | None = None,
     rtol: float | None = None,
@@ -241,6 +255,8 @@ def export_checkpoint(
         dynamic: Whether the batch axis is dynamic; axes named in `shapes` are in any case.
         form: See `edgeconv.export.forms.Form`.
         fp16: Compute in float16.
+        precision: Of every kervolution on x·w, "float32" or "bf16x3", as in `edgeconv.to_onnx`; by default as the
+            checkpoint says.
         verify: Check against PyTorch; a file that fails is not kept.
         atol: Absolute tolerance.
         rtol: Tolerance relative to the output's rms.
@@ -258,6 +274,7 @@ def export_checkpoint(
     """
     if batch < 1:
         raise InputError(f"--batch must be at least 1, got {batch}.")
+    check_request(precision, form)
     say = progress or (lambda _: None)
     say(f"Loading {checkpoint}")
     loaded = load_checkpoint(checkpoint, architecture=architecture, config=config, trust_pickle=trust_pickle)
@@ -290,6 +307,7 @@ def export_checkpoint(
         opset=opset,
         form=form,
         fp16=fp16,
+        precision=precision,
         verify=verify,
         atol=atol,
         rtol=rtol,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from edgeconv.ops.kervolution import describe_precisions
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,21 @@ class Divergence:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Every comparison, and the runtimes that were not run, with the reason."""
+    """Every comparison, and the runtimes that were not run, with the reason.
+
+    Attributes:
+        comparisons: One a runtime and set of inputs.
+        not_run: Runtime -> why it was not run.
+        tolerance: What a comparison passes within.
+        divergence: The first layer that differs, if one does and it was found.
+        kervolution_precisions: How many kervolutions on x·w ask for each `edgeconv.ops.kervolution.Precision`.
+    """
 
     comparisons: Sequence[Comparison]
     not_run: Mapping[str, str]
     tolerance: Tolerance
     divergence: Divergence | None = None
+    kervolution_precisions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -151,6 +163,8 @@ class ParityReport:
         console.print(table)
         for runtime, reason in self.not_run.items():
             console.print(f"[dim]{runtime}: not run, {reason.rstrip('.')}.[/]")
+        if self.kervolution_precisions:
+            console.print(f"[dim]{escape(describe_precisions(self.kervolution_precisions))}[/]", soft_wrap=True)
         limit = f"atol {self.tolerance.atol:g} + rtol {self.tolerance.rtol:g} × rms of PyTorch's output"
         console.print(self.verdict(), style=None if self.passed else "bold red", soft_wrap=True)
         console.print(f"[dim]An element passes within {limit}. ORT: ONNX Runtime.[/]")

@@ -16,6 +16,7 @@ from edgeconv.inspection.reading import read_model
 from edgeconv.inspection.report import ModelReport, OperatorCount, Tensor
 from edgeconv.inspection.runtimes import custom_operators, find_usage, runtime_paths
 from edgeconv.inspection.shapes import fix_dimensions, infer_values, known_values, model_inputs, value_of
+from edgeconv.ops.kervolution import count_precisions
 
 
 def inspect_model(path: str | os.PathLike[str], *, shapes: Mapping[str, Sequence[int]] | None = None) -> ModelReport:
@@ -63,6 +64,7 @@ def inspect_model(path: str | os.PathLike[str], *, shapes: Mapping[str, Sequence
         absolute_differences=table.cost.absolute_differences,
         complete=table.cost.complete,
         runtimes=runtime_paths(usage),
+        kervolution_precisions=count_precisions(walk(model.graph.node)),
         notes=[*notes, *problems, *table.notes],
     )
 

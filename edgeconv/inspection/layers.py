@@ -22,7 +22,7 @@ from edgeconv.inspection.parameters import Parameters, find_parameters
 from edgeconv.inspection.reading import SMALL
 from edgeconv.inspection.report import Layer
 from edgeconv.inspection.shapes import Value, infer_values, known_values
-from edgeconv.ops.kervolution import DOMAIN, OPERATORS
+from edgeconv.ops.kervolution import DOMAIN, OPERATORS, precision_of
 
 
 class LayerTable:
@@ -66,6 +66,7 @@ class LayerTable:
             macs=cost.macs,
             absolute_differences=cost.absolute_differences,
             complete=cost.complete,
+            precision=precision_of(node),
         )
 
     def _cost(self, node: onnx.NodeProto, values: Mapping[str, Value], constant: set[str]) -> tuple[Cost, int]:

@@ -12,6 +12,7 @@ from rich.text import Text
 from edgeconv.inspection.nodes import label
 from edgeconv.inspection.report import Layer, ModelReport, Shape, Tensor
 from edgeconv.inspection.runtimes import FUNCTION, NATIVE, NO_LOAD, NOT_KNOWN, STANDARD
+from edgeconv.ops.kervolution import describe_precisions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +48,8 @@ def _summary(report: ModelReport) -> Table:
             row(kind, _tensor(tensor))
     row("parameters", f"{report.parameters:,} ({_bytes(report.weights_bytes)} of stored tensors)")
     row("operations", _operations(report.macs, report.absolute_differences, report.complete))
+    if report.kervolution_precisions:
+        row("precision", describe_precisions(report.kervolution_precisions))
     for key, value in report.metadata.items():
         row(key, _short(value))
     return table
@@ -70,7 +73,8 @@ def _operators(report: ModelReport) -> Table:
 
 def _layers(layers: list[Layer], *, all_layers: bool) -> Table:
     table = Table(title="Layers", title_justify="left")
-    for name in ("name", "operator", "output"):
+    mixed = len({layer.precision for layer in layers if layer.precision}) > 1  # else the summary says it
+    for name in ("name", "operator", *(["precision"] if mixed else []), "output"):
         table.add_column(name, overflow="fold")
     table.add_column("parameters", justify="right")
     table.add_column("operations", justify="right")
@@ -80,7 +84,8 @@ def _layers(layers: list[Layer], *, all_layers: bool) -> Table:
         parameters = f"{layer.parameters:,}" if layer.parameters else ""
         # Exporters name a node module/operator; the operator has its own column.
         name = layer.name.removesuffix(f"/{layer.op.rpartition('::')[2]}")
-        table.add_row(Text(name), Text(layer.op), Text(_shape(layer.output_shape)), parameters, counts)
+        precision = [Text(layer.precision or "")] if mixed else []
+        table.add_row(Text(name), Text(layer.op), *precision, Text(_shape(layer.output_shape)), parameters, counts)
     hidden = len(layers) - len(shown)
     if hidden:
         table.caption = f"{hidden} more without parameters or counted operations"

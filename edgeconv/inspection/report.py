@@ -70,6 +70,8 @@ class Layer:
         macs: Multiply-accumulates of one inference (a kervolution's are those of the convolution of its shape).
         absolute_differences: Absolute differences, of the Manhattan and Chebyshev kervolutions.
         complete: False where the two counts are lower bounds.
+        precision: How a kervolution on x·w asks for its products (`edgeconv.ops.kervolution.Precision`); None for every
+            other operator.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Layer:
     macs: int
     absolute_differences: int
     complete: bool
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class ModelReport:
         absolute_differences: Absolute differences of one inference.
         complete: False where the two counts are lower bounds; `notes` then say why.
         runtimes: The path of each runtime.
+        kervolution_precisions: How many kervolutions on x·w ask for each precision.
         notes: What was assumed, and what is not known.
     """
 
@@ -143,6 +147,7 @@ class ModelReport:
     absolute_differences: int
     complete: bool
     runtimes: list[RuntimePath]
+    kervolution_precisions: dict[str, int]
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -34,7 +34,7 @@ def convert(model: _Module, kernel: str = "polynomial", *, where: Where | None =
         model: The module to convert; if it is itself a convolution, its replacement is returned.
         kernel: As in `Kerv2d`.
         where: Which layers to convert; all by default.
-        **parameters: `degree`, `balance`, `gamma`, `scale` and `learnable`, as in `Kerv2d`.
+        **parameters: `degree`, `balance`, `gamma`, `scale`, `learnable` and `precision`, as in `Kerv2d`.
 
     Returns:
         The converted model.

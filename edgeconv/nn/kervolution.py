@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeconv.ops.kervolution import KERNELS, OPERATOR_OF_KERNEL
+from edgeconv.ops.kervolution import KERNELS, OPERATOR_OF_KERNEL, PRECISIONS, Precision, check_precision
 from edgeconv.ops.kervolution_torch import kervolution
 
 Learnable = Literal[False, "layer", "channel"]
@@ -24,8 +24,17 @@ _Self = TypeVar("_Self", bound="_Kervolution")
 class _Kervolution(nn.modules.conv._ConvNd):
     """What Kerv1d and Kerv2d share: the kernel's parameters and the call of the functional form."""
 
+    precision: str = PRECISIONS[0]  # of the class, for modules that were pickled without it
+
     def _set_kernel(
-        self, kernel: str, degree: int, balance: float, gamma: float, scale: float, learnable: Learnable
+        self,
+        kernel: str,
+        degree: int,
+        balance: float,
+        gamma: float,
+        scale: float,
+        learnable: Learnable,
+        precision: str,
     ) -> None:
         if kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(KERNELS)}; got {kernel!r}")
@@ -35,7 +44,8 @@ class _Kervolution(nn.modules.conv._ConvNd):
             raise ValueError(f"degree must be an integer of at least 1; got {degree!r}")
         if not gamma > 0:
             raise ValueError(f"gamma must be positive; got {gamma!r}")
-        self.kernel, self.degree, self.learnable = kernel, degree, learnable
+        check_precision(precision, kernel)
+        self.kernel, self.degree, self.learnable, self.precision = kernel, degree, learnable, precision
         self.parameter_names = OPERATOR_OF_KERNEL[kernel].parameters if kernel != "linear" else ()
         values = {"balance": balance, "gamma": gamma, "scale": scale}
         shape = (self.out_channels,) if learnable == "channel" else ()
@@ -87,6 +97,7 @@ class _Kervolution(nn.modules.conv._ConvNd):
             dilation=dilation,
             groups=self.groups,
             degree=self.degree,
+            precision=self.precision,
             **{name: self._kernel_parameter(name) for name in self.parameter_names},
         )
         return y.squeeze(2) if spatial == 1 else y
@@ -106,6 +117,8 @@ class _Kervolution(nn.modules.conv._ConvNd):
             parts.append(f"{name}={'per channel' if value.dim() else f'{float(value.detach()):.4g}'}")
         if self.learnable:
             parts.append(f"learnable={self.learnable}")
+        if self.precision != PRECISIONS[0]:
+            parts.append(f"precision={self.precision}")
         return ", ".join(parts)
 
 
@@ -131,6 +144,9 @@ class Kerv2d(_Kervolution, nn.Conv2d):
         gamma: Gaussian kernel, positive. 1/(C·kH·kW) keeps its exponent of order one on normalised inputs.
         scale: Sigmoid kernel.
         learnable: False: the parameters are buffers. "layer": scalars that are learned. "channel": learned, (M).
+        precision: What exported files ask of runtimes, for the first four kernels: "float32", or "bf16x3", products of
+            two bfloat16 numbers a factor on CPUs with AMX (`edgeconv.ops.kervolution.Precision`). The layer itself
+            computes in float32. It is an argument like the kernel, and not in the state dict.
 
     Raises:
         ValueError: An argument is out of range, or (from the forward pass) the input has the wrong channels.
@@ -159,12 +175,13 @@ class Kerv2d(_Kervolution, nn.Conv2d):
         gamma: float = 1.0,
         scale: float = 1.0,
         learnable: Learnable = False,
+        precision: Precision = "float32",
     ) -> None:
         nn.Conv2d.__init__(
             self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
             device, dtype,
         )  # fmt: skip
-        self._set_kernel(kernel, degree, balance, gamma, scale, learnable)
+        self._set_kernel(kernel, degree, balance, gamma, scale, learnable, precision)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, M, H', W') for (N, C, H, W); without a batch dimension, (M, H', W')."""
@@ -194,12 +211,13 @@ class Kerv1d(_Kervolution, nn.Conv1d):
         gamma: float = 1.0,
         scale: float = 1.0,
         learnable: Learnable = False,
+        precision: Precision = "float32",
     ) -> None:
         nn.Conv1d.__init__(
             self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
             device, dtype,
         )  # fmt: skip
-        self._set_kernel(kernel, degree, balance, gamma, scale, learnable)
+        self._set_kernel(kernel, degree, balance, gamma, scale, learnable, precision)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (N, M, L') for (N, C, L); without a batch dimension, (M, L')."""

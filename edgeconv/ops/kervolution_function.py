@@ -1,7 +1,9 @@
 """Kervolution as ONNX functions: the specification, the test oracle and the fallback that travels in every file.
 
 Each function is general over strides, asymmetric pads, dilations, groups, an absent bias and scalar or per-channel
-parameters, and over any batch and size. Formulas and source: see `edgeconv.ops.kervolution`. Four choices shape them:
+parameters, and over any batch and size. Formulas and source: see `edgeconv.ops.kervolution`. The bodies compute in
+float32: those of the operators that take `precision` declare it, so that a node may carry it, and ignore it, as they do
+the two attributes for TensorRT's parser. Four choices shape them:
 
 - The dot-product kernels are one `Conv` with the parameters folded into its weights and bias, which every runtime
   then folds into constants, and ‖x - w‖² = ‖x‖² + ‖w‖² - 2x·w, with ‖x‖² a box sum of the channel-summed squares.
@@ -135,7 +137,7 @@ def PolynomialKervolution(
     X, W, balance, B=None,
     kernel_shape: Sequence[int] = None, degree: int = 3, group: int = 1,
     strides: Sequence[int] = (1, 1), pads: Sequence[int] = (0, 0, 0, 0), dilations: Sequence[int] = (1, 1),
-    plugin_version: str = "1", plugin_namespace: str = "edgeconv",
+    precision: str = "float32", plugin_version: str = "1", plugin_namespace: str = "edgeconv",
 ):  # fmt: skip
     """(x·w + balance)^degree + B."""
     u = _dot(
@@ -151,7 +153,7 @@ def GaussianKervolution(
     X, W, gamma, B=None,
     kernel_shape: Sequence[int] = None, group: int = 1,
     strides: Sequence[int] = (1, 1), pads: Sequence[int] = (0, 0, 0, 0), dilations: Sequence[int] = (1, 1),
-    plugin_version: str = "1", plugin_namespace: str = "edgeconv",
+    precision: str = "float32", plugin_version: str = "1", plugin_namespace: str = "edgeconv",
 ):  # fmt: skip
     """exp(-gamma·‖x - w‖²) + B."""
     exponent = _distance_term(
@@ -166,7 +168,7 @@ def SigmoidKervolution(
     X, W, scale, balance, B=None,
     kernel_shape: Sequence[int] = None, group: int = 1,
     strides: Sequence[int] = (1, 1), pads: Sequence[int] = (0, 0, 0, 0), dilations: Sequence[int] = (1, 1),
-    plugin_version: str = "1", plugin_namespace: str = "edgeconv",
+    precision: str = "float32", plugin_version: str = "1", plugin_namespace: str = "edgeconv",
 ):  # fmt: skip
     """tanh(scale·x·w + balance) + B."""
     u = _dot(
@@ -181,7 +183,7 @@ def EuclideanKervolution(
     X, W, B=None,
     kernel_shape: Sequence[int] = None, group: int = 1,
     strides: Sequence[int] = (1, 1), pads: Sequence[int] = (0, 0, 0, 0), dilations: Sequence[int] = (1, 1),
-    plugin_version: str = "1", plugin_namespace: str = "edgeconv",
+    precision: str = "float32", plugin_version: str = "1", plugin_namespace: str = "edgeconv",
 ):  # fmt: skip
     """-‖x - w‖² + B."""
     y = _distance_term(

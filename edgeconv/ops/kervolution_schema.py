@@ -17,7 +17,7 @@ from onnx import TensorProto, TypeProto
 from onnx.defs import OpSchema
 from onnx.shape_inference import InferenceError
 
-from edgeconv.ops.kervolution import DOMAIN, OPERATORS, PLUGIN_ATTRIBUTES, VERSION, KervolutionOperator
+from edgeconv.ops.kervolution import DOMAIN, OPERATORS, PLUGIN_ATTRIBUTES, PRECISIONS, VERSION, KervolutionOperator
 
 # A dimension is its size, its symbol, or None where nothing is known.
 Dimension = int | str | None
@@ -33,6 +33,11 @@ _PARAMETERS = {
     "gamma": "Inverse width of the Gaussian, > 0 (float32, a scalar, [1] or [M]).",
     "scale": "Factor on x·w (float32, a scalar, [1] or [M]).",
 }
+
+_PRECISION = (
+    "How x·w is computed: float32, or bf16x3, two bfloat16 numbers a factor and three products of them, summed in "
+    "float32 (for CPUs with AMX; elsewhere it is float32)."
+)
 
 
 def schemas() -> list[OpSchema]:
@@ -75,11 +80,13 @@ def _attributes(operator: KervolutionOperator) -> list[OpSchema.Attribute]:
         "kernel_shape", OpSchema.AttrType.INTS, "[kH, kW]; taken from W where it is absent.", required=False
     )
     degree = [attribute("degree", 3, "Exponent, at least 1.")] if operator.has_degree else []
+    precision = [attribute("precision", PRECISIONS[0], _PRECISION)] if operator.has_precision else []
     return [
         shape,
         *(attribute(name, default, description) for name, (default, description) in _WINDOW.items()),
         attribute("group", 1, "Number of groups that the channels of X and the filters are split into."),
         *degree,
+        *precision,
         *(attribute(name, value, "For TensorRT's parser.") for name, value in PLUGIN_ATTRIBUTES.items()),
     ]
 
@@ -150,6 +157,12 @@ class _Node:
             self.fail(f"{name} is {value}; it must be at least 1")
         return value
 
+    def check_precision(self) -> None:
+        attribute = self.context.get_attribute("precision")
+        value = PRECISIONS[0] if attribute is None else attribute.s.decode(errors="replace")
+        if value not in PRECISIONS:
+            self.fail(f"precision is {value!r}; it must be {' or '.join(PRECISIONS)}")
+
     def dims(self, name: str) -> list[Dimension] | None:
         given = self.types.get(name)
         if given is None or not given.HasField("shape"):
@@ -170,6 +183,8 @@ class _Node:
         group = self.integer("group", 1)
         if self.operator.has_degree:
             self.integer("degree", 3)
+        if self.operator.has_precision:
+            self.check_precision()
         self.check_groups(channels, filters, depth, group)
         filters = self.per_channel(filters)
         kernel = self.window(window)

@@ -3,6 +3,9 @@
 Each operator is registered as `torch.ops.edgeconv.<Name>` with a composite implementation, so autograd, `torch.compile`
 and `torch.export` see through it, while an `ExportedProgram` keeps it as one node, which the ONNX exporter translates.
 Formulas and source: see `edgeconv.ops.kervolution`.
+
+The argument `precision` of the operators that take it only travels: PyTorch computes in float32, and the exporter
+writes it into the file.
 """
 
 from __future__ import annotations
@@ -15,7 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeconv.ops.kervolution import DOMAIN, OPERATOR_OF_KERNEL, OPERATORS, KervolutionOperator
+from edgeconv.ops.kervolution import (
+    DOMAIN,
+    OPERATOR_OF_KERNEL,
+    OPERATORS,
+    PRECISIONS,
+    KervolutionOperator,
+    check_precision,
+)
 from edgeconv.ops.patch_distance_torch import patch_distance
 
 
@@ -33,6 +43,7 @@ def kervolution(
     balance: Tensor | float = 1.0,
     gamma: Tensor | float = 1.0,
     scale: Tensor | float = 1.0,
+    precision: str = PRECISIONS[0],
 ) -> Tensor:
     """Apply a 2-D kervolution.
 
@@ -49,22 +60,30 @@ def kervolution(
         balance: Polynomial and sigmoid kernels; a scalar or (M).
         gamma: Gaussian kernel, positive; a scalar or (M).
         scale: Sigmoid kernel; a scalar or (M).
+        precision: How an exported file asks runtimes to compute x·w (`edgeconv.ops.kervolution.Precision`); here it
+            changes nothing.
 
     Returns:
         (N, M, H', W') in x's dtype. Half precision is accumulated in float32, under autocast too. In float32 the
         polynomial kernel overflows where |x·w + balance| > 3.4e38^(1/degree), 7.0e12 for degree 3, and the gradient of
         its weights where degree·|x·w + balance|^(degree-1)·|x| > 3.4e38; the squared distances of the gaussian and
         euclidean kernels become infinite for |x| > 1.8e19 (0 and -inf), their gradients stay finite.
+
+    Raises:
+        ValueError: The precision is not one, or the kernel does not take it.
     """
+    check_precision(precision, kernel)
     if kernel == "linear":
         top, left, bottom, right = pads
         return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, tuple(stride), 0, tuple(dilation), groups)
     operator = OPERATOR_OF_KERNEL[kernel]
     given = {"balance": balance, "gamma": gamma, "scale": scale}
     parameters = [_parameter(given[name], x) for name in operator.parameters]
-    attributes = [list(stride), list(pads), list(dilation), groups]
+    attributes: list[Any] = [list(stride), list(pads), list(dilation), groups]
     if operator.has_degree:
         attributes.append(degree)
+    if operator.has_precision and precision != PRECISIONS[0]:
+        attributes.append(precision)
     result: Tensor = getattr(torch.ops.edgeconv, operator.name)(x, weight, *parameters, bias, *attributes)
     return result
 
@@ -149,16 +168,22 @@ def _register(operator: KervolutionOperator, library: torch.library.Library) -> 
     tensors = "".join(f"Tensor {name}, " for name in ("X", "W", *operator.parameters))
     window = "SymInt[2] strides, SymInt[4] pads, SymInt[2] dilations, int group"
     degree = ", int degree" if operator.has_degree else ""
-    library.define(f"{operator.name}({tensors}Tensor? B, {window}{degree}) -> Tensor")
+    # With a default, so that programs that were saved without it load.
+    precision = f', str precision="{PRECISIONS[0]}"' if operator.has_precision else ""
+    library.define(f"{operator.name}({tensors}Tensor? B, {window}{degree}{precision}) -> Tensor")
     body = _BODIES[operator.name]
     count = len(operator.parameters)
+    after = count + 5 + operator.has_degree
 
     def composite(x: Tensor, w: Tensor, *rest: Any) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):
             # Convolutions in half precision would leave little of ‖x‖² + ‖w‖² - 2x·w.
             with torch.autocast(x.device.type, enabled=False):
                 return composite(x, w, *rest)
-        parameters, bias, window, degree = rest[:count], rest[count], rest[count + 1 : count + 5], rest[count + 5 :]
+        parameters, bias, window = rest[:count], rest[count], rest[count + 1 : count + 5]
+        degree, precision = rest[count + 5 : after], rest[after:]
+        if precision:
+            check_precision(precision[0])
         half = x.dtype in (torch.float16, torch.bfloat16)
         wide = (x.float(), w.float()) if half else (x, w)
         y = body(*wide, _Window(*window), *parameters, *degree)

@@ -14,8 +14,18 @@ from edgeconv.runtime.op_library import FILE_NAME, op_library
 
 from .conftest import ROOT, cmake
 
-WIDER = {"baseline": r"%[yz]mm|%xmm(1[6-9]|2\d|3[01])|%k[0-7]", "avx2": r"%zmm|%xmm(1[6-9]|2\d|3[01])|%k[0-7]"}
-
+AVX512 = r"%zmm|%xmm(1[6-9]|2\d|3[01])|%k[0-7]"
+VNNI = r"vpdp(bu|ws)sds?\b"
+TILES = r"\b(tdp\w+|tile\w+|(ld|st)tilecfg)\b"
+# What an instruction set does not have; its own mark is the first thing that the one below it does not have.
+LACKS = {
+    "baseline": f"%ymm|{AVX512}|{VNNI}|{TILES}",
+    "avx2": f"{AVX512}|{VNNI}|{TILES}",
+    "avx512": f"{VNNI}|{TILES}",
+    "avx512_vnni": TILES,
+    "amx": "no instruction",
+}
+MARKS = {"baseline": "%xmm", "avx2": "%ymm", "avx512": "%zmm", "avx512_vnni": VNNI, "amx": TILES}
 
 NOWHERE = ("-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF", "-DCMAKE_FIND_USE_SYSTEM_ENVIRONMENT_PATH=OFF")
 
@@ -25,26 +35,28 @@ def output(*command: str | Path) -> str:
 
 
 def instruction_set(object_file: Path) -> str:
-    return next((isa for isa in ("avx512", "avx2") if isa in object_file.name), "baseline")
+    return next((isa for isa in reversed(LACKS) if path_is_of(object_file, isa)), "baseline")
+
+
+def path_is_of(object_file: Path, isa: str) -> bool:
+    return object_file.name.split(".")[0].endswith(f"_{isa}")
 
 
 def test_no_instruction_is_outside_its_instruction_set(native_build: Path) -> None:
     objects = sorted(native_build.rglob("*.o"))
-    assert {instruction_set(path) for path in objects} >= {"baseline"}
+    assert {instruction_set(path) for path in objects} >= {"baseline", "avx2", "avx512"}
     assert len(objects) >= 8
     for path in objects:
         isa = instruction_set(path)
         code = output("objdump", "-d", "--no-show-raw-insn", path)
-        if isa != "avx512":
-            assert not (found := re.search(f".*({WIDER[isa]}).*", code)), f"{path.name}: {found and found.group()}"
-        else:
-            assert "%zmm" in code
+        assert not (found := re.search(f".*({LACKS[isa]}).*", code)), f"{path.name}: {found and found.group()}"
+        assert isa == "baseline" or re.search(MARKS[isa], code), path.name
 
 
 def test_instruction_set_files_share_no_code(native_build: Path) -> None:
     """A weak (inline, template) symbol could replace the one of another file: only local ones, and the entry."""
-    for path in sorted(native_build.rglob("kervolution_*.o")):
-        if re.search("_(baseline|avx2|avx512)", path.name):
+    for path in sorted(native_build.rglob("*kervolution_*.o")):
+        if path_is_of(path, instruction_set(path)):
             symbols = [line.split()[-2:] for line in output("nm", "--defined-only", path).splitlines()]
             shared = [name for kind, name in symbols if kind not in "tbrd"]
             assert shared == [f"edgeconv_{path.name.split('.')[0]}"], path.name

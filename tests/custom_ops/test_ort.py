@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from native_kernels import KERNELS, Case, Library, make_case, oracle
+from native_kernels import ISAS, KERNELS, Case, Library, make_case, oracle
 from native_models import make_model
 from tolerances import assert_close
 
@@ -118,7 +118,7 @@ def oracle_corner(case: Case) -> np.ndarray[Any, Any]:
     return oracle(Case(**corner))[:, :, :9, :9]
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ISAS)
 def test_environment_chooses_the_instruction_set(monkeypatch: pytest.MonkeyPatch, library: Library, isa: str) -> None:
     case = make_case("sigmoid", "float32", (1, 9, 12, 11), 10, (3, 3))
     best = library.isas[-1]
@@ -135,7 +135,7 @@ def test_instruction_sets_differ_in_the_last_bits(library: Library) -> None:
 
 def test_unknown_instruction_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGECONV_CPU_ISA", "sse9")
-    with pytest.raises(Exception, match="EDGECONV_CPU_ISA is 'sse9': expected baseline, avx2 or avx512"):
+    with pytest.raises(Exception, match="EDGECONV_CPU_ISA is 'sse9': expected baseline, avx2, avx512, avx512_vnni or amx"):
         session(make_model(small_case("manhattan"))[0])
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from kervolution_cases import WINDOWS
 from networks import Small
+from onnx.inliner import inline_local_functions
 from tolerances import assert_close
 from torch import nn
 
@@ -110,6 +112,17 @@ def test_functions_load_in_tensorrt_with_the_right_shape_or_not_at_all(
     edgeconv.to_onnx(layer, x, path, dynamic=False, verify=False)
     plain = set(window.strides) | set(window.dilations) == {1}
     assert parse(path) == (tuple(layer(x).shape) if plain else None)
+
+
+@pytest.mark.parametrize("kernel", ["polynomial", "gaussian", "sigmoid", "euclidean"])
+def test_precision_does_not_keep_a_file_from_loading(kernel: str, tmp_path: Path) -> None:
+    layer = Kerv2d(3, 4, (3, 2), padding=(1, 0), kernel=kernel, gamma=0.1, degree=2)
+    x, path = torch.randn(2, 3, 8, 7), tmp_path / "layer.onnx"
+    edgeconv.to_onnx(layer, x, path, dynamic=False, verify=False, precision="bf16x3", input_names=["x"])
+    assert parse(path) == tuple(layer(x).shape)
+    assert tensorrt_engine(path)
+    onnx.save(inline_local_functions(onnx.load(path)), path)
+    assert_close(openvino(path, {"x": x.numpy()}), layer(x).detach().numpy(), np.float32)
 
 
 @pytest.mark.parametrize("architecture", ["lenet5", "resnet20"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ import pytest
 import torch
 from networks import Lookup, Plain, Small, TwoInputs
 from onnx.reference import ReferenceEvaluator
+from rich.console import Console
 from tolerances import assert_close
+from torch import nn
+from torch.export import ExportedProgram
 
 import edgeconv
 from edgeconv.errors import EdgeconvError, InputError
 from edgeconv.export.forms import Form
+from edgeconv.models import registry
+from edgeconv.nn import Kerv2d
 from edgeconv.ops.kervolution import DOMAIN, KERNELS
 
 
@@ -157,6 +163,134 @@ def test_an_exported_program_keeps_its_operators(tmp_path: Path) -> None:
     assert sum(node.domain == DOMAIN for node in model.graph.node) == 2
     image = torch.randn(5, 3, 8, 7)
     assert_close(run(path, {"image": image.numpy()})[0], network(image).detach().numpy(), np.float32)
+
+
+class Mixed(nn.Module):
+    """A kervolution of each precision, and one that takes none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Kerv2d(3, 5, 3, kernel="polynomial", degree=2, precision="bf16x3")
+        self.second = Kerv2d(5, 4, 3, padding=1, kernel="gaussian", gamma=0.02)
+        self.third = Kerv2d(4, 3, (2, 3), stride=2, kernel="manhattan")
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return feature maps."""
+        return self.third(self.second(self.first(image)))  # type: ignore[no-any-return]
+
+
+def precisions(path: Path) -> list[str | None]:
+    """What the nodes themselves say, in order."""
+    nodes = [node for node in onnx.load(path).graph.node if node.domain == DOMAIN]
+    said = [{a.name: a.s.decode() for a in node.attribute if a.name == "precision"} for node in nodes]
+    return [attributes.get("precision") for attributes in said]
+
+
+@pytest.mark.parametrize("form", ["functions", "nodes"])
+@pytest.mark.parametrize(
+    ("asked", "written", "counts"),
+    [
+        (None, ["bf16x3", None, None], {"bf16x3": 1, "float32": 1}),
+        ("bf16x3", ["bf16x3", "bf16x3", None], {"bf16x3": 2}),
+        ("float32", [None, None, None], {"float32": 2}),
+    ],
+)
+def test_precision(
+    asked: str | None, written: list[str | None], counts: dict[str, int], form: Form, tmp_path: Path
+) -> None:
+    torch.manual_seed(2)
+    network, image, path = Mixed().eval(), torch.randn(2, 3, 9, 10), tmp_path / "mixed.onnx"
+    report = edgeconv.to_onnx(network, image, path, precision=asked, form=form)
+    assert precisions(path) == written  # the default is not written
+    assert report.parity is not None
+    assert report.kervolution_precisions == report.parity.kervolution_precisions == counts
+    assert report.to_dict()["parity"]["kervolution_precisions"] == counts
+    assert report.precision == "float32"
+    console = Console(file=io.StringIO(), width=200)
+    report.render(console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(f"{count} in {name}" in shown for name, count in counts.items())
+    assert ("AMX" in shown) == ("bf16x3" in counts)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    actual = run(path, {"image": image.numpy()}, library=True)[0]
+    np.testing.assert_allclose(actual, network(image).detach().numpy(), rtol=1e-3)
+
+
+def test_precision_of_float16_files_and_of_exported_programs(tmp_path: Path) -> None:
+    image, path = torch.randn(2, 3, 8, 7), tmp_path / "net.onnx"
+    report = edgeconv.to_onnx(Small("sigmoid"), image, path, fp16=True, precision="bf16x3")
+    assert (report.precision, report.kervolution_precisions) == ("float16", {"bf16x3": 2})
+    assert precisions(path) == ["bf16x3", "bf16x3"]
+    network = Small("euclidean").eval()
+    program = torch.export.export(network, (image,))
+    assert precisions_of(program, image, path) == [None, None]
+    assert precisions_of(program, image, path, precision="bf16x3") == ["bf16x3", "bf16x3"]
+    network.features[3].precision = "bf16x3"  # type: ignore[assignment]
+    program = torch.export.export(network, (image,))
+    assert precisions_of(program, image, path) == [None, "bf16x3"]
+    assert precisions_of(program, image, path, precision="float32") == [None, None]
+
+
+def precisions_of(program: ExportedProgram, image: torch.Tensor, path: Path, **options: Any) -> list[str | None]:
+    """Export a program and read what its nodes say."""
+    edgeconv.to_onnx(program, image, path, verify=False, **options)
+    return precisions(path)
+
+
+def test_the_inlined_form_of_a_layer_with_a_precision_computes_in_float32(tmp_path: Path) -> None:
+    network, image, path = Mixed().eval(), torch.randn(2, 3, 9, 10), tmp_path / "mixed.onnx"
+    report = edgeconv.to_onnx(network, image, path, form="inlined")
+    assert report.kervolution_precisions == {}
+    assert b"bf16x3" not in path.read_bytes()
+    assert edgeconv.to_onnx(network, image, path, form="inlined", precision="float32", verify=False).form == "inlined"
+
+
+def test_precision_does_not_change_the_file_where_it_is_the_default(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Small("polynomial")
+    for name, precision in (("one", None), ("two", "float32")):
+        edgeconv.to_onnx(network, torch.ones(2, 3, 8, 7), tmp_path / name, precision=precision, verify=False)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message", "remedy"),
+    [
+        (Small("gaussian"), {"precision": "bf16"}, "no precision 'bf16'", "--precision float32 or --precision bf16x3"),
+        (Small("gaussian"), {"precision": "bf16x3", "form": "inlined"}, "--inline leaves standard ones only", "Drop"),
+        (Small("manhattan"), {"precision": "bf16x3"}, "no layer is a kervolution that takes it", "gaussian, sigmoid"),
+        (Small("linear"), {"precision": "bf16x3"}, "no layer is a kervolution that takes it", "polynomial"),
+    ],
+)
+def test_a_precision_that_nothing_can_have(
+    network: Small, options: dict[str, Any], message: str, remedy: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        edgeconv.to_onnx(network, torch.randn(2, 3, 8, 7), tmp_path / "small.onnx", **options)
+    assert remedy in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_keeps_the_precision_with_the_architectures_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(kernel: str, precision: Any) -> nn.Module:
+        return nn.Sequential(Kerv2d(1, 3, 3, kernel=kernel, precision=precision), nn.Flatten())
+
+    settings = {"kernel": "euclidean", "precision": "float32"}
+    entry = (registry.ModelInfo("precise", "One layer", "none", (1, 5, 6), settings), build)
+    monkeypatch.setitem(registry._REGISTRY, "precise", entry)
+    exported = {}
+    for name, config in (("before", {"kernel": "euclidean"}), ("after", {"precision": "bf16x3"})):
+        path = tmp_path / f"{name}.pt"
+        model = registry.create("precise", **config)
+        edgeconv.save_checkpoint(path, model, architecture="precise", config=config, input_shape=(1, 5, 6))
+        edgeconv.export_checkpoint(path)
+        exported[name] = precisions(path.with_suffix(".onnx"))
+        assert edgeconv.verify_model(path.with_suffix(".onnx"), path).passed
+        edgeconv.export_checkpoint(path, tmp_path / "asked.onnx", precision="bf16x3", verify=False)
+        assert precisions(tmp_path / "asked.onnx") == ["bf16x3"]
+    assert exported == {"before": [None], "after": ["bf16x3"]}
 
 
 def test_nodes_are_named_after_their_layers_and_nothing_of_the_machine_is_left(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from edgeconv.errors import InputError
 from edgeconv.inspection import ModelReport, inspect_model
+from edgeconv.ops.kervolution import OPERATORS
 
 from .conftest import InspectText, MakeKervolution
 
@@ -125,6 +126,51 @@ def test_json_and_tables_hold_the_same(make_kervolution: MakeKervolution, tmp_pa
     for row in data["runtimes"]:
         assert row["runtime"] in text
         assert row["path"] in text
+
+
+def kervolutions(tmp_path: Path, **precision_of: str) -> Path:
+    """A file of one node of each operator named; an empty precision is not written."""
+    shapes = {"X": "1,2,4,5", "W": "3,2,2,2", "p": "1"}
+    nodes = []
+    for name, precision in precision_of.items():
+        inputs = ", ".join(["X", "W", *("p" for _ in OPERATORS[name].parameters)])
+        said = f' <precision = "{precision}">' if precision else ""
+        nodes.append(f"{name.lower()} = edgeconv.{name}{said} ({inputs})")
+    inputs = ", ".join(f"float[{shape}] {name}" for name, shape in shapes.items())
+    text = f"""<ir_version: 8, opset_import: ["" : 18, "edgeconv" : 1]>
+    g ({inputs}) => (float[1,3,3,4] {nodes[-1].split(" ")[0]}) {{ {"  ".join(nodes)} }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "kervolutions.onnx")
+    return tmp_path / "kervolutions.onnx"
+
+
+def test_precision_of_each_kervolution(tmp_path: Path) -> None:
+    given = {"GaussianKervolution": "bf16x3", "SigmoidKervolution": "", "ManhattanKervolution": ""}
+    report = inspect_model(kervolutions(tmp_path, **given))
+    assert report.notes == []
+    data = json.loads(json.dumps(report.to_dict()))
+    assert [layer["precision"] for layer in data["layers"]] == ["bf16x3", "float32", None]
+    assert data["kervolution_precisions"] == {"bf16x3": 1, "float32": 1}
+    text = text_of(report)
+    assert "1 in bf16x3 (by the op library on a CPU with AMX; elsewhere in float32), 1 in float32" in text
+    assert "precision" in text.split("Layers")[1]  # a column, because they differ
+
+
+def test_precision_that_all_share_is_said_once(tmp_path: Path) -> None:
+    for precision, count in (("", "2 in float32"), ("bf16x3", "2 in bf16x3")):
+        given = {"PolynomialKervolution": precision, "EuclideanKervolution": precision, "ChebyshevKervolution": ""}
+        text = text_of(inspect_model(kervolutions(tmp_path, **given)))
+        summary, layers = text.split("Layers")
+        assert count in summary
+        assert "precision" not in layers.split("Which path")[0]
+    report = inspect_model(kervolutions(tmp_path, ManhattanKervolution=""))
+    assert report.kervolution_precisions == {}
+    assert "x·w" not in text_of(report)
+
+
+def test_a_precision_that_is_none_is_said(tmp_path: Path) -> None:
+    report = inspect_model(kervolutions(tmp_path, SigmoidKervolution="[bold]int4"))
+    assert any("precision is '[bold]int4'; it must be float32 or bf16x3" in note for note in report.notes)
+    assert "1 in [bold]int4" in text_of(report)
 
 
 def test_names_with_brackets_are_printed_as_they_are(dynamic: Path) -> None:

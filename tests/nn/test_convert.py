@@ -100,6 +100,15 @@ def test_a_kervolution_changes_its_kernel() -> None:
     assert set(model.state_dict()) == {"0.weight", "0.bias", "0.balance"}
 
 
+def test_precision_is_an_argument_like_the_others() -> None:
+    model = convert(Net(), "sigmoid", precision="bf16x3")
+    assert {layer.precision for layer in model.modules() if isinstance(layer, Kerv1d | Kerv2d)} == {"bf16x3"}
+    with pytest.raises(ValueError, match="the chebyshev kernel takes float32 only"):
+        convert(model, "chebyshev", precision="bf16x3")
+    assert model.stem.kernel == "sigmoid"
+    assert convert(model, "chebyshev").stem.precision == "float32"
+
+
 def test_tied_weights_stay_tied() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
     model[1].weight = model[0].weight

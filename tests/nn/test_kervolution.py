@@ -276,6 +276,43 @@ def test_repr_says_what_the_layer_computes() -> None:
     assert repr(Kerv2d(3, 4, 3, kernel="linear")).endswith("stride=(1, 1), kernel=linear)")
 
 
+@pytest.mark.parametrize("layer_type", [Kerv1d, Kerv2d])
+def test_precision_is_said_and_changes_nothing_here(layer_type: Any) -> None:
+    torch.manual_seed(0)
+    plain = layer_type(3, 4, 3, kernel="gaussian", gamma=0.1)
+    layer = layer_type(3, 4, 3, kernel="gaussian", precision="bf16x3")
+    assert (plain.precision, layer.precision) == ("float32", "bf16x3")
+    assert list(layer.state_dict()) == list(plain.state_dict())
+    layer.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 7, 6)[..., 0] if layer_type is Kerv1d else torch.randn(2, 3, 7, 6)
+    assert torch.equal(layer(x), plain(x))
+    assert repr(layer).endswith("gamma=0.1, precision=bf16x3)")
+    assert "precision" not in repr(plain)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert other.precision == "bf16x3"
+
+
+def test_a_precision_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="precision must be one of float32, bf16x3; got 'float16'"):
+        Kerv2d(3, 4, 3, precision="float16")  # type: ignore[arg-type]
+    for kernel in ("linear", "manhattan", "chebyshev"):
+        assert Kerv2d(3, 4, 3, kernel=kernel, precision="float32").precision == "float32"
+        with pytest.raises(ValueError, match=f"the {kernel} kernel takes float32 only"):
+            Kerv1d(3, 4, 3, kernel=kernel, precision="bf16x3")
+
+
+def test_a_module_that_was_pickled_without_a_precision_has_the_default() -> None:
+    layer = Kerv2d(3, 4, 3)
+    x = torch.randn(1, 3, 5, 6)
+    expected = layer(x)
+    state = layer.__dict__.copy()
+    del state["precision"]
+    old = Kerv2d.__new__(Kerv2d)
+    old.__setstate__(state)
+    assert old.precision == "float32"
+    assert torch.equal(old(x), expected)
+
+
 def test_training_fits_every_kernel() -> None:
     """A step of gradient descent on every kernel lowers its loss."""
     for kernel in KERNELS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,19 +15,35 @@ from kervolution_cases import Case, cases
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.shape_inference import InferenceError, infer_shapes
 from oracles import kervolution as oracle
 from tolerances import assert_close
 
-from edgeconv.ops.kervolution import DOMAIN, OPERATOR_OF_KERNEL, PLUGIN_ATTRIBUTES, VERSION
+from edgeconv.ops.kervolution import (
+    DOMAIN,
+    OPERATOR_OF_KERNEL,
+    PLUGIN_ATTRIBUTES,
+    PRECISIONS,
+    VERSION,
+    count_precisions,
+    describe_precisions,
+    precision_of,
+)
 from edgeconv.ops.kervolution_function import FUNCTIONS, OPSET
 from edgeconv.ops.kervolution_torch import kervolution
+from edgeconv.ops.schema import register_schemas
 from edgeconv.runtime.op_library import op_library
 
 Array = NDArray[np.floating]
 
 
-def model_of(case: Case, *, weights_constant: bool = True) -> onnx.ModelProto:
-    """A file with one operator, its function inside, and sizes left open."""
+TAKES_PRECISION = ["polynomial", "gaussian", "sigmoid", "euclidean"]
+BF16X3_RTOL = 1e-4
+"""Of an output of bf16x3, relative to its rms: 2e-5 of x·w, and the degree of the polynomial over it."""
+
+
+def model_of(case: Case, **more: Any) -> onnx.ModelProto:
+    """A file with one operator, its function inside, and sizes left open; `more` are attributes of the node."""
     operator = OPERATOR_OF_KERNEL[case.kernel]
     _, weights, bias, parameters = case.tensors()
     element = helper.np_dtype_to_tensor_dtype(np.dtype(case.dtype))
@@ -34,6 +51,7 @@ def model_of(case: Case, *, weights_constant: bool = True) -> onnx.ModelProto:
     attributes = {**case.attributes, **PLUGIN_ATTRIBUTES, "kernel_shape": case.window.window}
     if operator.has_degree:
         attributes["degree"] = case.degree
+    attributes.update(more)
     inputs = ["X", "W", *parameters, "" if bias is None else "B"]
     graph = helper.make_graph(
         [helper.make_node(operator.name, inputs, ["Y"], domain=DOMAIN, **attributes)],
@@ -46,7 +64,7 @@ def model_of(case: Case, *, weights_constant: bool = True) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=9, functions=[FUNCTIONS[operator.name]])
 
 
-def run_torch(case: Case, x: Array) -> Array:
+def run_torch(case: Case, x: Array, **more: Any) -> Array:
     """The torch operator, in the case's dtype."""
     _, weights, bias, parameters = case.tensors()
     w = case.window
@@ -61,34 +79,35 @@ def run_torch(case: Case, x: Array) -> Array:
         groups=w.group,
         degree=case.degree,
         **{name: torch.from_numpy(value) for name, value in parameters.items()},
+        **more,
     )
     return np.asarray(result.numpy())
 
 
-def run_reference(case: Case, x: Array) -> Array:
+def run_reference(case: Case, x: Array, **more: Any) -> Array:
     """The function body in ONNX's reference evaluator."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return np.asarray(ReferenceEvaluator(model_of(case)).run(None, {"X": x})[0])
+        return np.asarray(ReferenceEvaluator(model_of(case, **more)).run(None, {"X": x})[0])
 
 
-def run_onnxruntime(case: Case, x: Array, native: bool = False) -> Array:
+def run_onnxruntime(case: Case, x: Array, native: bool = False, **more: Any) -> Array:
     """ONNX Runtime: the function body inlined, or the op library's kernel."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if native:
         options.register_custom_ops_library(op_library())
-    model = model_of(case).SerializeToString()
+    model = model_of(case, **more).SerializeToString()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {"X": x})[0])
 
 
-def run_native(case: Case, x: Array) -> Array:
+def run_native(case: Case, x: Array, **more: Any) -> Array:
     """ONNX Runtime with the op library."""
-    return run_onnxruntime(case, x, native=True)
+    return run_onnxruntime(case, x, native=True, **more)
 
 
-BACKENDS: dict[str, Callable[[Case, Array], Array]] = {
+BACKENDS: dict[str, Callable[..., Array]] = {
     "torch": run_torch,
     "reference": run_reference,
     "onnxruntime": run_onnxruntime,
@@ -116,3 +135,75 @@ def test_the_configurations_are_many_and_differ() -> None:
 def test_function_is_valid_onnx(kernel: str) -> None:
     case = next(case for case in cases() if case.kernel == kernel)
     onnx.checker.check_model(model_of(case), full_check=True)
+
+
+PRECISE_CASES = [case for case in cases() if case.kernel in TAKES_PRECISION][::5]
+
+
+@pytest.mark.parametrize("case", PRECISE_CASES, ids=lambda case: case.id)
+def test_precision_is_a_permission(case: Case) -> None:
+    """Every backend takes the attribute. All but a native kernel compute what they do without it, bit for bit."""
+    x = case.tensors()[0]
+    for name, run in BACKENDS.items():
+        default = run(case, x)
+        assert np.array_equal(run(case, x, precision="float32"), default), name
+        allowed = run(case, x, precision="bf16x3")
+        if name != "onnxruntime+library":
+            assert np.array_equal(allowed, default), name
+        elif case.dtype == "float32":
+            error = np.abs(allowed.astype(np.float64) - default)
+            rms = np.sqrt(np.mean(default.astype(np.float64) ** 2))
+            assert np.all(error <= BF16X3_RTOL * np.maximum(np.abs(default), rms)), name
+        else:
+            assert_close(allowed, default, case.dtype, name)
+
+
+def test_a_file_from_before_precision_runs() -> None:
+    """Its function does not declare the attribute; it computes the same whether its node asks for it or not."""
+    for kernel in TAKES_PRECISION:
+        case = next(case for case in cases() if case.kernel == kernel)
+        x = case.tensors()[0]
+        results = []
+        for more in ({}, {"precision": "bf16x3"}):
+            model = model_of(case, **more)
+            declared = model.functions[0].attribute_proto
+            declared.remove(next(attribute for attribute in declared if attribute.name == "precision"))
+            onnx.checker.check_model(model)
+            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            results += [session.run(None, {"X": x})[0], ReferenceEvaluator(model).run(None, {"X": x})[0]]
+        assert np.array_equal(results[0], results[2])
+        assert np.array_equal(results[1], results[3])
+
+
+@pytest.mark.parametrize("kernel", OPERATOR_OF_KERNEL)
+def test_the_checker_knows_precision_where_it_belongs(kernel: str) -> None:
+    register_schemas()
+    case = next(case for case in cases() if case.kernel == kernel)
+    model = model_of(case, precision="bf16x3")
+    assert OPERATOR_OF_KERNEL[kernel].has_precision == (kernel in TAKES_PRECISION)
+    del model.functions[:]  # else the checker asks the function
+    if kernel in TAKES_PRECISION:
+        onnx.checker.check_model(model, full_check=True)
+        model = model_of(case, precision="bf16")
+        del model.functions[:]
+        expected = f"{OPERATOR_OF_KERNEL[kernel].name}.*precision is 'bf16'; it must be float32 or bf16x3"
+        with pytest.raises(InferenceError, match=expected):
+            infer_shapes(model, strict_mode=True)
+    else:
+        with pytest.raises(onnx.checker.ValidationError, match="precision"):
+            onnx.checker.check_model(model)
+
+
+def test_nodes_say_their_precision() -> None:
+    nodes = []
+    for kernel, more in (("gaussian", {}), ("sigmoid", {"precision": "bf16x3"}), ("euclidean", {}), ("manhattan", {})):
+        case = next(case for case in cases() if case.kernel == kernel)
+        nodes += model_of(case, **more).graph.node
+    nodes += [helper.make_node("Conv", ["x", "w"], ["y"]), helper.make_node("GaussianKervolution", [], [], domain="a")]
+    assert [precision_of(node) for node in nodes] == ["float32", "bf16x3", "float32", None, None, None]
+    counts = count_precisions(nodes)
+    assert counts == {"bf16x3": 1, "float32": 2}
+    told = describe_precisions(counts)
+    assert all(text in told for text in ("1 in bf16x3", "AMX", "2 in float32"))
+    assert "AMX" not in describe_precisions({"float32": 2})
+    assert PRECISIONS == ("float32", "bf16x3")

@@ -238,3 +238,61 @@ def test_compilers_see_through_the_operators_and_their_gradients() -> None:
             assert x.grad is not None
             gradients.append(x.grad)
         torch.testing.assert_close(*gradients)
+
+
+TAKES_PRECISION = [kernel for kernel, operator in OPERATOR_OF_KERNEL.items() if operator.has_precision]
+
+
+@pytest.mark.parametrize("kernel", TAKES_PRECISION)
+def test_precision_changes_nothing_here(kernel: str) -> None:
+    given = tensors(WINDOW["batch"], kernel, torch.float32, per_channel=True)
+    leaves = [value.requires_grad_() for value in given.values()]
+    results = []
+    for precision in ("float32", "bf16x3"):
+        y = kervolution(kernel=kernel, precision=precision, **options(WINDOW["batch"]), **given)
+        results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("kernel", OPERATOR_OF_KERNEL)
+def test_a_precision_that_is_none_or_not_taken_is_refused(kernel: str) -> None:
+    given = tensors(WINDOW["single"], kernel, torch.float32, per_channel=False)
+    with pytest.raises(ValueError, match="precision must be one of float32, bf16x3; got 'bf16'"):
+        kervolution(kernel=kernel, precision="bf16", **options(WINDOW["single"]), **given)
+    if kernel not in TAKES_PRECISION:
+        with pytest.raises(ValueError, match=f"gaussian, sigmoid, euclidean; the {kernel} kernel takes float32 only"):
+            kervolution(kernel=kernel, precision="bf16x3", **options(WINDOW["single"]), **given)
+    operator = getattr(torch.ops.edgeconv, OPERATOR_OF_KERNEL[kernel].name).default
+    assert [(a.name, a.default_value) for a in operator._schema.arguments if a.name == "precision"] == (
+        [("precision", "float32")] if kernel in TAKES_PRECISION else []
+    )
+    if kernel in TAKES_PRECISION:  # the operator itself, as a saved program calls it
+        window = WINDOW["single"]
+        tensors_in_order = [given[name] for name in ("x", "weight", *OPERATOR_OF_KERNEL[kernel].parameters, "bias")]
+        attributes: list[Any] = [window.strides, window.pads, window.dilations, window.group]
+        attributes += [3] if kernel == "polynomial" else []
+        assert torch.equal(operator(*tensors_in_order, *attributes), operator(*tensors_in_order, *attributes, "bf16x3"))
+        with pytest.raises(ValueError, match="got 'tf32'"):
+            operator(*tensors_in_order, *attributes, "tf32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16x3"])
+def test_a_saved_program_keeps_the_precision(precision: str) -> None:
+    class Precise(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return kervolution(
+                x, kernel="gaussian", precision=precision, **options(self.window), **dict(self.named_buffers())
+            )
+
+    layer = Precise("gaussian", WINDOW["batch"]).eval()
+    x = torch.randn(3, 5, 6, 11)
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(layer, (x,)), buffer)
+    buffer.seek(0)
+    loaded = torch.export.load(buffer)
+    calls = [node for node in loaded.graph.nodes if str(node.target).startswith("edgeconv")]
+    said = [value for value in (*calls[0].args, *calls[0].kwargs.values()) if isinstance(value, str)]
+    assert said == ([] if precision == "float32" else [precision])  # nothing: older versions take it too
+    assert torch.equal(loaded.module()(x), layer(x))
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x))

@@ -217,7 +217,7 @@ def test_registering_again_changes_nothing() -> None:
     register_schemas()
     after = sorted(schema.name for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == DOMAIN)
     assert before == after
-    assert after == sorted(OPERATORS)
+    assert set(OPERATORS) <= set(after)
 
 
 def test_a_process_that_registered_them_ends_cleanly() -> None:
