@@ -66,7 +66,9 @@ typedef struct EdgeconvKervolutionPlan {
   int64_t packed_floats;  // packed filters; after them one sum a channel, then EdgeconvFilterValue
   // The scratch begins with the strips (direct), the transformed input (Winograd) or the rows (depthwise).
   int64_t sums, outputs, patch_sums, work, offsets, weights;
-  int64_t pitch;  // from one channel's transformed tiles, or one row, to the next
+  int64_t pitch;        // from one channel's transformed tiles (Winograd), or one row (depthwise), to the next
+  int64_t plane;         // depthwise: from one phase's rows to the next
+  int64_t group_chunk;   // groups a task: 1 but for depthwise
   int64_t scratch_floats;
 } EdgeconvKervolutionPlan;
 

@@ -28,8 +28,10 @@ int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 int choose_packing(const EdgeconvKervolutionParams& params) {
   // With more filters for a channel the direct algorithm shares more loads than it wastes on unfolding.
   constexpr int64_t kMostFilters = 4;
+  constexpr int64_t kMostTaps = 49;  // 7 x 7: what the direct algorithm would unfold, if it must, fits into its scratch
   const EdgeconvConvShape& shape = params.shape;
-  if (shape.in_channels == shape.group && shape.out_channels / shape.group <= kMostFilters) return EDGECONV_DEPTHWISE;
+  const bool is_depthwise = shape.in_channels == shape.group && shape.out_channels / shape.group <= kMostFilters;
+  if (is_depthwise && shape.kernel_height * shape.kernel_width <= kMostTaps) return EDGECONV_DEPTHWISE;
   return is_product(params.kernel) && edgeconv_winograd_fits(&shape) ? EDGECONV_WINOGRAD : EDGECONV_DIRECT;
 }
 
@@ -60,15 +62,24 @@ void cut_winograd(const EdgeconvConvShape& shape, const EdgeconvTileSize& size, 
   }
 }
 
-// Blocks of whole rows of one channel that stay in L1; false if not even those of one row do.
-bool cut_depthwise(const EdgeconvConvShape& shape, const EdgeconvTileSize& size, int64_t row_floats,
-                   EdgeconvTiling* tiling) {
-  constexpr int64_t kBest = 1 << 13, kMost = 1 << 17;
-  const int64_t reach = (shape.kernel_height - 1) * shape.dilation_height + 1;
-  if (reach * row_floats > kMost) return false;
-  const int64_t rows = (kBest / row_floats - reach) / shape.stride_height + 1;
-  const int64_t blocks = (shape.out_height - 1) / std::max<int64_t>(1, rows) + 1;
-  edgeconv_cut_blocks(&shape, &size, (shape.out_height + blocks - 1) / blocks, shape.out_width, tiling);
+// Blocks of whole rows of one channel that stay in L1, and as many groups a task as are worth a call; false if the rows
+// of one output row already are too many.
+bool cut_depthwise(const EdgeconvConvShape& shape, const EdgeconvTileSize& size, EdgeconvKervolutionPlan* plan) {
+  constexpr int64_t kBest = 1 << 12, kMost = 1 << 17;  // floats of the rows
+  constexpr int64_t kTaskWork = 1 << 18;               // multiply-adds
+  const int64_t phases = shape.stride_height * shape.stride_width;
+  const int64_t reach = (shape.kernel_height - 1) * shape.dilation_height / shape.stride_height;
+  plan->pitch = shape.out_width + (shape.kernel_width - 1) * shape.dilation_width / shape.stride_width;
+  if ((reach + 1) * plan->pitch * phases > kMost || shape.out_width > kMost / 2) return false;
+  const int64_t rows = std::max<int64_t>(1, kBest / (plan->pitch * phases) - reach);
+  const int64_t blocks = (shape.out_height - 1) / rows + 1;
+  EdgeconvTiling& tiling = plan->tiling;
+  edgeconv_cut_blocks(&shape, &size, (shape.out_height + blocks - 1) / blocks, shape.out_width, &tiling);
+  plan->plane = (tiling.block_rows + reach) * plan->pitch;
+  const int64_t work = tiling.block_rows * tiling.block_columns * tiling.group_channels * tiling.taps;
+  plan->group_chunk = std::min(shape.group, 1 + kTaskWork / std::max<int64_t>(1, work));
+  tiling.tasks = shape.batch * tiling.row_blocks * ((shape.group + plan->group_chunk - 1) / plan->group_chunk);
+  tiling.tasks_per_call = 1;
   return true;
 }
 
@@ -78,15 +89,13 @@ void complete_plan(const EdgeconvKervolutionParams& params, const EdgeconvTileSi
   const EdgeconvConvShape& shape = params.shape;
   EdgeconvTiling& tiling = plan->tiling;
   plan->algorithm = plan->packing;
+  plan->group_chunk = 1;
   int64_t head = 0, sums = 0, outputs = 0, work = 0;
   if (plan->algorithm == EDGECONV_DEPTHWISE) {
-    const int64_t reach = (shape.kernel_width - 1) * shape.dilation_width / shape.stride_width;
-    plan->pitch = shape.out_width + reach + 1 + size.lanes;
-    const int64_t row_floats = plan->pitch * shape.stride_width;
-    if (cut_depthwise(shape, size, row_floats, &tiling)) {
-      const int64_t rows =
-          (tiling.block_rows - 1) * shape.stride_height + (shape.kernel_height - 1) * shape.dilation_height + 1;
-      head = rows * row_floats + 4 * size.lanes;
+    constexpr int64_t kVectors = 4;  // what the last step may write or read beyond (kRowVectors)
+    if (cut_depthwise(shape, size, plan)) {
+      head = plan->plane * shape.stride_height * shape.stride_width + 2 * kVectors * size.lanes;
+      sums = tiling.block_rows * plan->pitch + kVectors * size.lanes;
     } else {
       plan->algorithm = EDGECONV_DIRECT;
     }

@@ -1,6 +1,7 @@
-// Filters of one input channel each. There is little to compute for each input, so nothing is unfolded: the padded rows
-// of a channel lie in L1, split by their columns' phase where the stride is more than one, so that every tap is a
-// contiguous read.
+// Filters of one input channel each. There is little to compute for each input, so nothing is unfolded: a channel's
+// rows lie padded in L1, those of each vertical and horizontal phase of the stride for themselves. There every tap of
+// every output position is a constant distance away, also from the end of one row to the beginning of the next, so that
+// vectors run across rows; what they compute between the rows is left behind.
 #ifndef EDGECONV_KERVOLUTION_KERVOLUTION_DEPTHWISE_H_
 #define EDGECONV_KERVOLUTION_KERVOLUTION_DEPTHWISE_H_
 
@@ -11,78 +12,92 @@ namespace {
 
 constexpr int kRowVectors = 4;
 
-// Outputs at `count` positions of one row, at most `vectors` vectors of them. `rows` is the row's first input.
-template <int kernel, typename A, int vectors, typename Element>
-inline void depthwise_vectors(const float* rows, const int32_t* offsets, const float* weights, int64_t taps,
-                              const Channel& channel, int64_t count, Element* y) {
+// to[i] = from[i * stride]; nothing is written beyond `count`.
+template <typename Element>
+inline void copy_strided(const Element* from, int64_t count, int64_t stride, float* to) {
+  int64_t i = 0;
+  if (stride == 1) {
+    for (; i + Simd::kLanes <= count; i += Simd::kLanes) Simd::store(to + i, Simd::load(from + i));
+    if (i < count) {
+      const int rest = static_cast<int>(count - i);
+      Simd::store_first(to + i, Simd::load_first(from + i, rest), rest);
+    }
+    return;
+  }
+  if (stride == 2) i = copy_even(from, count, to);
+  for (; i < count; ++i) to[i] = element_to_float(from[i * stride]);
+}
+
+// Outputs at kRowVectors vectors of positions from `from` on, in float.
+template <int kernel, typename A>
+inline void depthwise_vectors(const float* from, const int32_t* offsets, const float* weights, int64_t taps,
+                              const Channel& channel, float* to) {
   const A arithmetic;
-  typename A::Vector sums[vectors];
+  typename A::Vector sums[kRowVectors];
 #pragma GCC unroll 4
-  for (int v = 0; v < vectors; ++v) sums[v] = A::zero();
+  for (int v = 0; v < kRowVectors; ++v) sums[v] = A::zero();
   for (int64_t tap = 0; tap < taps; ++tap) {
-    const float* from = rows + offsets[tap];
+    const float* x = from + offsets[tap];
     const typename A::Vector w = A::set(weights[tap]);
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) {
-      sums[v] = arithmetic.accumulate(sums[v], A::load(from + v * Simd::kLanes), w);
+    for (int v = 0; v < kRowVectors; ++v) {
+      sums[v] = arithmetic.accumulate(sums[v], A::load(x + v * Simd::kLanes), w);
     }
   }
 #pragma GCC unroll 4
-  for (int v = 0; v < vectors; ++v) {
-    finish_vector<kernel, Summed::kArgument>(sums[v], Simd::zero(), channel, count - v * Simd::kLanes,
-                                             y + v * Simd::kLanes);
+  for (int v = 0; v < kRowVectors; ++v) {
+    Simd::store(to + v * Simd::kLanes, epilogue<kernel, Summed::kArgument>(sums[v], Simd::zero(), channel));
   }
 }
 
+// The group's filters on its channel, for the groups of one task.
 template <int kernel, typename A, typename Element>
 void run_depthwise(const Task& task) {
   const EdgeconvConvShape& shape = task.params->shape;
   const EdgeconvKervolutionPlan& plan = *task.plan;
-  const int64_t phases = shape.stride_width, pitch = plan.pitch;
-  const Element* x = group_input<Element>(task);
+  const PositionBlock& block = task.block;
+  const int64_t pitch = plan.pitch, plane = plan.plane, taps = plan.tiling.taps;
+  const int64_t row_phases = shape.stride_height, column_phases = shape.stride_width;
   int32_t* const offsets = reinterpret_cast<int32_t*>(task.scratch + plan.offsets);
   for (int64_t i = 0, tap = 0; i < shape.kernel_height; ++i) {
+    const int64_t row = i * shape.dilation_height;
     for (int64_t j = 0; j < shape.kernel_width; ++j, ++tap) {
       const int64_t column = j * shape.dilation_width;
       offsets[tap] =
-          static_cast<int32_t>((i * shape.dilation_height * phases + column % phases) * pitch + column / phases);
+          static_cast<int32_t>((row % row_phases * column_phases + column % column_phases) * plane +
+                               row / row_phases * pitch + column / column_phases);
     }
   }
-  const int64_t first_row = task.block.row * shape.stride_height - shape.pad_top;
-  const int64_t rows =
-      (task.block.rows - 1) * shape.stride_height + (shape.kernel_height - 1) * shape.dilation_height + 1;
-  float* to = task.scratch;
-  for (int64_t row = first_row; row < first_row + rows; ++row) {
-    for (int64_t phase = 0; phase < phases; ++phase, to += pitch) {
-      const RowSpan span(shape.in_width, task.block.column * phases - shape.pad_left + phase, phases,
-                         pitch - Simd::kLanes);
-      if (row >= 0 && row < shape.in_height) {
-        fill_row(x + row * shape.in_width, span, to);
-      } else {
-        fill_zeros(to, span.columns);
+  float* const planes = task.scratch;
+  float* const results = task.scratch + plan.sums;
+  fill_zeros(planes, row_phases * column_phases * plane + kRowVectors * Simd::kLanes);
+  const SeenRows rows(shape, block);
+  const int64_t positions = (block.rows - 1) * pitch + block.columns;
+  for (int64_t group = task.group; group < task.last_group; ++group) {
+    Task of_group = task;
+    of_group.group = group;
+    const Element* x = group_input<Element>(of_group);
+    for (int64_t phase = 0; phase < column_phases; ++phase) {
+      const RowSpan span(shape.in_width, block.column * column_phases - shape.pad_left + phase, column_phases, pitch);
+      for (int64_t row = rows.begin; row < rows.end; ++row) {
+        const int64_t seen = row - rows.first;
+        float* to = planes + (seen % row_phases * column_phases + phase) * plane + seen / row_phases * pitch;
+        copy_strided(x + row * shape.in_width + span.first + span.begin * span.stride, span.end - span.begin,
+                     span.stride, to + span.begin);
       }
     }
-  }
-  fill_zeros(to, Simd::kLanes * kRowVectors);  // the last vectors may read past the rows
-  const int64_t taps = plan.tiling.taps;
-  for (int64_t channel = task.first_channel; channel < task.last_channel; ++channel) {
-    const Channel values = load_channel<kernel, Element>(task, channel);
-    const float* weights = task.arguments->packed + (task.group * plan.tiling.group_channels + channel) * taps;
-    for (int64_t row = 0; row < task.block.rows; ++row) {
-      const float* from = task.scratch + row * shape.stride_height * phases * pitch;
-      Element* y = output_of<Element>(task, channel) + row * shape.out_width;
-      int64_t c = 0;
-      for (; task.block.columns - c > (kRowVectors - 1) * Simd::kLanes; c += kRowVectors * Simd::kLanes) {
-        depthwise_vectors<kernel, A, kRowVectors>(from + c, offsets, weights, taps, values, task.block.columns - c,
-                                                  y + c);
+    for (int64_t channel = 0; channel < plan.tiling.group_channels; ++channel) {
+      const Channel values = load_channel<kernel, Element>(of_group, channel);
+      const float* weights = task.arguments->packed + (group * plan.tiling.group_channels + channel) * taps;
+      for (int64_t position = 0; position < positions; position += kRowVectors * Simd::kLanes) {
+        depthwise_vectors<kernel, A>(planes + position, offsets, weights, taps, values, results + position);
       }
-      const int64_t rest = task.block.columns - c;
-      if (rest > 2 * Simd::kLanes) {
-        depthwise_vectors<kernel, A, 3>(from + c, offsets, weights, taps, values, rest, y + c);
-      } else if (rest > Simd::kLanes) {
-        depthwise_vectors<kernel, A, 2>(from + c, offsets, weights, taps, values, rest, y + c);
-      } else if (rest > 0) {
-        depthwise_vectors<kernel, A, 1>(from + c, offsets, weights, taps, values, rest, y + c);
+      Element* y = output_of<Element>(of_group, channel);
+      for (int64_t row = 0; row < block.rows; ++row, y += shape.out_width) {
+        const float* from = results + row * pitch;
+        int64_t c = 0;
+        for (; c + Simd::kLanes <= block.columns; c += Simd::kLanes) Simd::store(y + c, Simd::load(from + c));
+        if (c < block.columns) Simd::store_first(y + c, Simd::load(from + c), static_cast<int>(block.columns - c));
       }
     }
   }

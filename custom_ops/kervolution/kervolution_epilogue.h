@@ -64,6 +64,7 @@ struct Task {
   const EdgeconvKervolutionArguments* arguments;
   PositionBlock block;
   int64_t item, group;                  // of the batch, of the channels
+  int64_t last_group;                   // depthwise: the task has groups [group, last_group)
   int64_t first_channel, last_channel;  // within the group
   float* scratch;
   const float* patch_sums;  // one a position of the block

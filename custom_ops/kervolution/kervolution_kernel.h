@@ -39,27 +39,19 @@ Magnitude look_at_patches(Task* task, bool wanted) {
 
 template <int kernel, typename Element>
 void run_products(Task* task) {
-  const int64_t algorithm = task->plan->algorithm;
   const float largest_weight = filter_value(*task, EDGECONV_LARGEST_MAGNITUDE);
-  if (takes_squares(kernel) && is_ordinary(largest_weight)) {
-    if (algorithm == EDGECONV_DEPTHWISE) return run_depthwise<kernel, SquaredDifference<Simd>, Element>(*task);
-    if (filter_value(*task, EDGECONV_HAVE_OFFSET) != 0.0f) {
-      return run_direct<kernel, SquaredDifference, Summed::kArgument, Element>(*task);
-    }
-  } else if (algorithm == EDGECONV_DEPTHWISE && !takes_squares(kernel)) {
-    return run_depthwise<kernel, DotProduct<Simd>, Element>(*task);
+  if (takes_squares(kernel) && is_ordinary(largest_weight) && filter_value(*task, EDGECONV_HAVE_OFFSET) != 0.0f) {
+    return run_direct<kernel, SquaredDifference, Summed::kArgument, Element>(*task);
   }
-  const Magnitude input = look_at_patches<patch_sum_of(kernel), Element>(task, algorithm == EDGECONV_WINOGRAD);
-  if (algorithm == EDGECONV_WINOGRAD && winograd_serves(input, largest_weight)) {
-    return run_winograd<kernel, Element>(*task);
-  }
+  const bool winograd = task->plan->algorithm == EDGECONV_WINOGRAD;
+  const Magnitude input = look_at_patches<patch_sum_of(kernel), Element>(task, winograd);
+  if (winograd && winograd_serves(input, largest_weight)) return run_winograd<kernel, Element>(*task);
   run_direct<kernel, DotProduct, Summed::kParts, Element>(*task);
 }
 
 template <int kernel, template <typename> class Plain, template <typename> class Ordinary, Summed summed,
           typename Element>
 void run_differences(Task* task) {
-  if (task->plan->algorithm == EDGECONV_DEPTHWISE) return run_depthwise<kernel, Plain<Simd>, Element>(*task);
   const Magnitude input = look_at_patches<patch_sum_of(kernel), Element>(task, true);
   const bool exact = kernel == EDGECONV_CHEBYSHEV || filter_value(*task, EDGECONV_HAVE_OFFSET) == 0.0f;
   if (exact && is_ordinary(input.largest) && is_ordinary(filter_value(*task, EDGECONV_LARGEST_MAGNITUDE))) {
@@ -68,18 +60,36 @@ void run_differences(Task* task) {
   run_direct<kernel, Plain, Summed::kArgument, Element>(*task);
 }
 
+template <int kernel, typename Element>
+void run_group(Task* task) {
+  if constexpr (kernel == EDGECONV_MANHATTAN) {
+    run_differences<kernel, AbsoluteDifference, SumOfMaxima, Summed::kParts, Element>(task);
+  } else if constexpr (kernel == EDGECONV_CHEBYSHEV) {
+    run_differences<kernel, MaximumDifference, OrderedMaximumDifference, Summed::kArgument, Element>(task);
+  } else {
+    run_products<kernel, Element>(task);
+  }
+}
+
+template <int kernel, template <typename> class Arithmetic, typename Element>
+void run_groups(Task* task) {
+  // Squares of infinite differences are not what |x|^2 + |w|^2 - 2 x.w is defined as.
+  const bool serves = !takes_squares(kernel) || is_ordinary(filter_value(*task, EDGECONV_LARGEST_MAGNITUDE));
+  if (task->plan->algorithm == EDGECONV_DEPTHWISE && serves) {
+    return run_depthwise<kernel, Arithmetic<Simd>, Element>(*task);
+  }
+  for (; task->group < task->last_group; ++task->group) run_group<kernel, Element>(task);
+}
+
 template <typename Element>
 void run_kernel(Task* task) {
   switch (task->params->kernel) {
-    case EDGECONV_POLYNOMIAL: return run_products<EDGECONV_POLYNOMIAL, Element>(task);
-    case EDGECONV_GAUSSIAN: return run_products<EDGECONV_GAUSSIAN, Element>(task);
-    case EDGECONV_SIGMOID: return run_products<EDGECONV_SIGMOID, Element>(task);
-    case EDGECONV_EUCLIDEAN: return run_products<EDGECONV_EUCLIDEAN, Element>(task);
-    case EDGECONV_MANHATTAN:
-      return run_differences<EDGECONV_MANHATTAN, AbsoluteDifference, SumOfMaxima, Summed::kParts, Element>(task);
-    default:
-      return run_differences<EDGECONV_CHEBYSHEV, MaximumDifference, OrderedMaximumDifference, Summed::kArgument,
-                             Element>(task);
+    case EDGECONV_POLYNOMIAL: return run_groups<EDGECONV_POLYNOMIAL, DotProduct, Element>(task);
+    case EDGECONV_GAUSSIAN: return run_groups<EDGECONV_GAUSSIAN, SquaredDifference, Element>(task);
+    case EDGECONV_SIGMOID: return run_groups<EDGECONV_SIGMOID, DotProduct, Element>(task);
+    case EDGECONV_EUCLIDEAN: return run_groups<EDGECONV_EUCLIDEAN, SquaredDifference, Element>(task);
+    case EDGECONV_MANHATTAN: return run_groups<EDGECONV_MANHATTAN, AbsoluteDifference, Element>(task);
+    default: return run_groups<EDGECONV_CHEBYSHEV, MaximumDifference, Element>(task);
   }
 }
 
@@ -104,8 +114,10 @@ void run_task(const EdgeconvKervolutionParams* params, const EdgeconvKervolution
   task.first_channel = index % tiling.chunks * tiling.channel_chunk;
   task.last_channel = smaller(tiling.group_channels, task.first_channel + tiling.channel_chunk);
   index /= tiling.chunks;
-  task.group = index % shape.group;
-  task.item = index / shape.group;
+  const int64_t group_chunks = (shape.group + plan->group_chunk - 1) / plan->group_chunk;
+  task.group = index % group_chunks * plan->group_chunk;
+  task.last_group = smaller(shape.group, task.group + plan->group_chunk);
+  task.item = index / group_chunks;
   if (params->element_type == EDGECONV_FLOAT16) return run_kernel<uint16_t>(&task);
   run_kernel<float>(&task);
 }

@@ -196,7 +196,9 @@ def test_infinity_is_plain_arithmetic(library: Library, kernel: str, algorithm: 
             expected = oracle(case)
         for isa in library.isas:
             actual = library.run(case, isa)
-            np.testing.assert_array_equal(np.where(np.isinf(expected), actual, 0), np.where(np.isinf(expected), expected, 0), isa)
+            np.testing.assert_array_equal(
+                np.where(np.isinf(expected), actual, 0), np.where(np.isinf(expected), expected, 0), isa
+            )
             finite = np.isfinite(expected)
             assert_close(actual[finite], expected[finite], np.float32, isa)
 

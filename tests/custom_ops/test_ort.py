@@ -135,7 +135,9 @@ def test_instruction_sets_differ_in_the_last_bits(library: Library) -> None:
 
 def test_unknown_instruction_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGECONV_CPU_ISA", "sse9")
-    with pytest.raises(Exception, match="EDGECONV_CPU_ISA is 'sse9': expected baseline, avx2, avx512, avx512_vnni or amx"):
+    with pytest.raises(
+        Exception, match="EDGECONV_CPU_ISA is 'sse9': expected baseline, avx2, avx512, avx512_vnni or amx"
+    ):
         session(make_model(small_case("manhattan"))[0])
 
 

@@ -1,0 +1,11 @@
+"""Graph passes over ONNX models, one pass a module. They need the base dependencies; function bodies need `[export]`.
+
+Each pass takes a model, leaves it as it is, and returns a new one with a report: what it rewrote, and what it left and
+why.
+"""
+
+from __future__ import annotations
+
+from edgeconv.rewrite.fuse_qlinear_manhattan import fuse_qlinear_manhattan
+
+__all__ = ["fuse_qlinear_manhattan"]
