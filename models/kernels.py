@@ -25,9 +25,9 @@ KERNEL_CONFIG: Mapping[str, Any] = MappingProxyType(
     }
 )
 """kernel: as in `edgeconv.nn.Kerv2d` ("linear" is a plain convolution). where: which convolutions become kervolutions:
-"all", "first" (the one nearest the input) or "3x3" (those of that size). degree to learnable: parameters of the kernel. precision: see `Kerv2d`.
-init_gain: factor on the initial weights of the layers that become kervolutions; below 1, a polynomial kernel starts in
-its nearly linear range, where deep networks train stably."""
+"all", "first" (the one nearest the input) or "3x3" (those of that size). degree to learnable: parameters of the kernel.
+precision: see `Kerv2d`. init_gain: factor on the initial weights of the layers that become kervolutions; below 1, a
+polynomial kernel starts in its nearly linear range, where deep networks train stably."""
 
 WHERE = ("all", "first", "3x3")
 

@@ -57,7 +57,7 @@ class Plan(ctypes.Structure):
     _fields_ = [
         ("tiling", Tiling),
         *[(name, ctypes.c_int64) for name in ("packing", "algorithm", "packed_floats")],
-        *[(name, ctypes.c_int64) for name in ("sums", "outputs", "patch_sums", "work", "offsets", "weights")],
+        *[(name, ctypes.c_int64) for name in ("sums", "outputs", "patch_sums", "work", "offsets", "weights", "channels")],
         *[(name, ctypes.c_int64) for name in ("pitch", "plane", "group_chunk", "scratch_floats")],
     ]
 

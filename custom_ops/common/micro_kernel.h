@@ -151,7 +151,9 @@ __attribute__((noinline)) void narrow_tile(const OperandsOf<Arithmetic>& tile, i
   constexpr int kChains = positions == 1 ? 4 : 2;
   const A arithmetic;
   Vector sums[kChains][positions];
+#pragma GCC unroll 4
   for (int c = 0; c < kChains; ++c) {
+#pragma GCC unroll 4
     for (int p = 0; p < positions; ++p) sums[c][p] = A::zero();
   }
   const typename A::Element* weights = tile.weights;
@@ -167,12 +169,15 @@ __attribute__((noinline)) void narrow_tile(const OperandsOf<Arithmetic>& tile, i
   }
   for (; tap < tile.taps; ++tap, weights += kRows) {
     const typename A::Element* from = tile.strips + tile.offsets[tap];
+#pragma GCC unroll 4
     for (int p = 0; p < positions; ++p) {
       sums[0][p] = arithmetic.accumulate(sums[0][p], A::set(from[p]), A::load(weights));
     }
   }
+#pragma GCC unroll 4
   for (int p = 0; p < positions; ++p) {
     Vector sum = sums[0][p];
+#pragma GCC unroll 4
     for (int c = 1; c < kChains; ++c) sum = A::combine(sum, sums[c][p]);
     typename A::Sum values[kRows] = {};
     typename A::Sum* to = tile.sums + p;

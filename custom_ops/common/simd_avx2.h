@@ -11,6 +11,7 @@ namespace {
 struct Simd8 {
   typedef __m256 Float;
   static constexpr int kLanes = 8;
+  static constexpr bool kHasAbsoluteDifference = false;
 
   static inline __m256i first_lanes(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -32,6 +33,12 @@ struct Simd8 {
   static inline Float load_even(const float* from) {
     const __m256 mixed = _mm256_shuffle_ps(_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8), 0x88);
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8));
+  }
+  static inline Float load_even_first(const float* from, int count) {
+    const int reach = 2 * count - 1;
+    const __m256 low = _mm256_maskload_ps(from, first_lanes(reach));
+    const __m256 high = _mm256_maskload_ps(from + kLanes, first_lanes(reach - kLanes));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88)), 0xd8));
   }
   static inline void store(float* to, Float value) { _mm256_storeu_ps(to, value); }
   static inline void store_first(float* to, Float value, int count) {

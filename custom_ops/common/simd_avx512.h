@@ -11,6 +11,7 @@ namespace {
 struct Simd16 {
   typedef __m512 Float;
   static constexpr int kLanes = 16;
+  static constexpr bool kHasAbsoluteDifference = false;
 
   static inline __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
   static inline Float magnitude_mask() { return _mm512_castsi512_ps(_mm512_set1_epi32(0x7fffffff)); }
@@ -27,9 +28,17 @@ struct Simd16 {
   static inline Float load_first(const uint16_t* from, int count) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(count), from));
   }
-  static inline Float load_even(const float* from) {
+  static inline Float even_of(Float low, Float high) {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    return _mm512_permutex2var_ps(_mm512_loadu_ps(from), even, _mm512_loadu_ps(from + 16));
+    return _mm512_permutex2var_ps(low, even, high);
+  }
+  static inline Float load_even(const float* from) {
+    return even_of(_mm512_loadu_ps(from), _mm512_loadu_ps(from + kLanes));
+  }
+  static inline Float load_even_first(const float* from, int count) {
+    const uint32_t lanes = 0x7fffffffu >> (32 - 2 * count);
+    return even_of(_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), from),
+                   _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes >> kLanes), from + kLanes));
   }
   static inline void store(float* to, Float value) { _mm512_storeu_ps(to, value); }
   static inline void store_first(float* to, Float value, int count) {

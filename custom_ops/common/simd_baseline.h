@@ -17,6 +17,7 @@ struct Simd4 {
   typedef float Float __attribute__((vector_size(16)));
   typedef int32_t Int __attribute__((vector_size(16)));
   static constexpr int kLanes = 4;
+  static constexpr bool kHasAbsoluteDifference = false;  // as one instruction
 
   static inline Float zero() { return Float{}; }
   static inline Float set(float value) { return Float{value, value, value, value}; }
@@ -41,6 +42,12 @@ struct Simd4 {
   }
   // Elements 0, 2, 4, …; reads one element past the last of them.
   static inline Float load_even(const float* from) { return Float{from[0], from[2], from[4], from[6]}; }
+  // The first `count` (1 to kLanes) of them; reads nothing past the last.
+  static inline Float load_even_first(const float* from, int count) {
+    Float value{};
+    for (int i = 0; i < count; ++i) value[i] = from[2 * i];
+    return value;
+  }
   static inline void store(float* to, Float value) { __builtin_memcpy(to, &value, sizeof(value)); }
   static inline void store_first(float* to, Float value, int count) {
     for (int i = 0; i < count; ++i) to[i] = value[i];

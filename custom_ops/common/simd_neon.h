@@ -12,6 +12,7 @@ namespace {
 struct Neon4 {
   typedef float32x4_t Float;
   static constexpr int kLanes = 4;
+  static constexpr bool kHasAbsoluteDifference = true;
 
   static inline Float from_halves(uint16x4_t halves) { return vcvt_f32_f16(vreinterpret_f16_u16(halves)); }
   static inline uint16x4_t to_halves(Float value) { return vreinterpret_u16_f16(vcvt_f16_f32(value)); }
@@ -42,6 +43,11 @@ struct Neon4 {
     return load(buffer);
   }
   static inline Float load_even(const float* from) { return vld2q_f32(from).val[0]; }
+  static inline Float load_even_first(const float* from, int count) {
+    float buffer[kLanes] = {};
+    for (int i = 0; i < count; ++i) buffer[i] = from[2 * i];
+    return vld1q_f32(buffer);
+  }
   static inline void store(float* to, Float value) { vst1q_f32(to, value); }
   static inline void store_first(float* to, Float value, int count) {
     float buffer[kLanes];

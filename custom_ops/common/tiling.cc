@@ -38,7 +38,8 @@ double tile_cost(const EdgeconvTiling& tiling, int64_t positions, int64_t lanes)
 // Rows of output positions a block. Besides the tiles a block costs the filling of its strips, once for all channels,
 // and reading the weights, which is cheap only while they stay in the cache from one block to the next. Among the
 // numbers of rows with nearly the least work, the one that divides best among threads.
-int64_t choose_block_rows(const EdgeconvConvShape& shape, const EdgeconvTiling& tiling, int64_t lanes) {
+int64_t choose_block_rows(const EdgeconvConvShape& shape, const EdgeconvTiling& tiling, int64_t lanes,
+                          int64_t element_floats) {
   constexpr double kStripVector = 4.0;
   constexpr double kNearlyLeast = 1.01;
   constexpr int64_t kCachedWeights = 1 << 18;  // floats: 1 MiB
@@ -50,7 +51,7 @@ int64_t choose_block_rows(const EdgeconvConvShape& shape, const EdgeconvTiling& 
     const int64_t taps = std::min(tiling.tap_block, tiling.taps);
     const int64_t sums = tiling.taps > tiling.tap_block ? std::min(tiling.padded_channels, kChannelChunk) : 0;
     return rows * shape.out_width * sums <= kBlockFloats && share_rows(shape, tiling, rows) &&
-           taps / shape.kernel_height * strip_rows(shape, rows) * shape.out_width <= kBlockFloats;
+           taps / shape.kernel_height * strip_rows(shape, rows) * shape.out_width * element_floats <= kBlockFloats;
   };
   while (most > 1 && most * shape.out_width > kBlockPositions && !fits(most)) --most;
   const auto cost = [&](int64_t rows) {
@@ -100,24 +101,36 @@ void pack(const EdgeconvConvShape& shape, const EdgeconvTiling& tiling, const El
 extern "C" {
 
 void edgeconv_filter_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, EdgeconvTiling* tiling) {
+  edgeconv_element_filter_tiling(shape, size, 1, tiling);
+}
+
+void edgeconv_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, EdgeconvTiling* tiling) {
+  edgeconv_element_tiling(shape, size, 1, tiling);
+}
+
+void edgeconv_element_filter_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size,
+                                    int64_t element_floats, EdgeconvTiling* tiling) {
   *tiling = {};
+  const int64_t most = kTapBlock / element_floats;
   const int64_t area = shape->kernel_height * shape->kernel_width;
   tiling->tile_rows = size->rows;
   tiling->tile_positions = size->positions;
   tiling->taps = shape->in_channels / shape->group * area;
-  tiling->tap_block = area <= kTapBlock ? kTapBlock / area * area : kTapBlock;
+  tiling->tap_block = area <= most ? most / area * area : most;
   tiling->group_channels = shape->out_channels / shape->group;
   tiling->padded_channels = divide_up(tiling->group_channels, size->rows) * size->rows;
 }
 
-void edgeconv_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, EdgeconvTiling* tiling) {
-  edgeconv_filter_tiling(shape, size, tiling);
+void edgeconv_element_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, int64_t element_floats,
+                             EdgeconvTiling* tiling) {
+  edgeconv_element_filter_tiling(shape, size, element_floats, tiling);
   if (shape->out_width > kBlockPositions) {
     const int64_t pieces = divide_up(shape->out_width, kBlockPositions);
     const int64_t columns = divide_up(divide_up(shape->out_width, pieces), size->lanes) * size->lanes;
     edgeconv_cut_blocks(shape, size, 1, std::min(columns, kBlockPositions), tiling);
   } else {
-    edgeconv_cut_blocks(shape, size, choose_block_rows(*shape, *tiling, size->lanes), shape->out_width, tiling);
+    const int64_t rows = choose_block_rows(*shape, *tiling, size->lanes, element_floats);
+    edgeconv_cut_blocks(shape, size, rows, shape->out_width, tiling);
   }
 }
 

@@ -37,6 +37,14 @@ void edgeconv_filter_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSi
 // All of it.
 void edgeconv_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, EdgeconvTiling* tiling);
 
+// The same where an element of strips and packed weights is as large as `element_floats` floats. A tap is then one
+// element, which may hold several inputs: `shape` counts elements. What is called floats below is elements, too; sums
+// stay as large as floats.
+void edgeconv_element_filter_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size,
+                                    int64_t element_floats, EdgeconvTiling* tiling);
+void edgeconv_element_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, int64_t element_floats,
+                             EdgeconvTiling* tiling);
+
 // Completes a `tiling` that edgeconv_filter_tiling has filled, with tasks of `rows` whole rows of output positions or
 // `columns` columns of one row.
 void edgeconv_cut_blocks(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, int64_t rows, int64_t columns,

@@ -65,7 +65,7 @@ typedef struct EdgeconvKervolutionPlan {
   int64_t algorithm;      // the one that computes the ordinary; the direct one packs filters that are packed otherwise
   int64_t packed_floats;  // packed filters; after them one sum a channel, then EdgeconvFilterValue
   // The scratch begins with the strips (direct), the transformed input (Winograd) or the rows (depthwise).
-  int64_t sums, outputs, patch_sums, work, offsets, weights;
+  int64_t sums, outputs, patch_sums, work, offsets, weights, channels;
   int64_t pitch;        // from one channel's transformed tiles (Winograd), or one row (depthwise), to the next
   int64_t plane;         // depthwise: from one phase's rows to the next
   int64_t group_chunk;   // groups a task: 1 but for depthwise

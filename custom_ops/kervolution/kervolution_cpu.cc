@@ -129,6 +129,7 @@ void complete_plan(const EdgeconvKervolutionParams& params, const EdgeconvTileSi
   plan->work = reserve(std::max(work, patch_columns + tiling.block_columns + 4 * size.lanes));
   plan->offsets = reserve(std::max(tiling.tap_block, shape.in_channels / shape.group));
   plan->weights = reserve(plan->packing == EDGECONV_DIRECT ? 0 : tiling.tap_block * tiling.tile_rows);
+  plan->channels = reserve(4 * std::min(tiling.channel_chunk, tiling.group_channels));
   plan->scratch_floats = place;
 }
 

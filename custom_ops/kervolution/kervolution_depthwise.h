@@ -12,22 +12,6 @@ namespace {
 
 constexpr int kRowVectors = 4;
 
-// to[i] = from[i * stride]; nothing is written beyond `count`.
-template <typename Element>
-inline void copy_strided(const Element* from, int64_t count, int64_t stride, float* to) {
-  int64_t i = 0;
-  if (stride == 1) {
-    for (; i + Simd::kLanes <= count; i += Simd::kLanes) Simd::store(to + i, Simd::load(from + i));
-    if (i < count) {
-      const int rest = static_cast<int>(count - i);
-      Simd::store_first(to + i, Simd::load_first(from + i, rest), rest);
-    }
-    return;
-  }
-  if (stride == 2) i = copy_even(from, count, to);
-  for (; i < count; ++i) to[i] = element_to_float(from[i * stride]);
-}
-
 // Outputs at kRowVectors vectors of positions from `from` on, in float.
 template <int kernel, typename A>
 inline void depthwise_vectors(const float* from, const int32_t* offsets, const float* weights, int64_t taps,
@@ -86,8 +70,9 @@ void run_depthwise(const Task& task) {
                      span.stride, to + span.begin);
       }
     }
+    gather_channels<kernel, Element>(of_group, 0, plan.tiling.group_channels);
     for (int64_t channel = 0; channel < plan.tiling.group_channels; ++channel) {
-      const Channel values = load_channel<kernel, Element>(of_group, channel);
+      const Channel values = load_channel(task, channel);
       const float* weights = task.arguments->packed + (group * plan.tiling.group_channels + channel) * taps;
       for (int64_t position = 0; position < positions; position += kRowVectors * Simd::kLanes) {
         depthwise_vectors<kernel, A>(planes + position, offsets, weights, taps, values, results + position);

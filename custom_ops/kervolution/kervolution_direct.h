@@ -14,12 +14,12 @@ namespace {
 // Outputs of one tile: channels [channel, channel + rows) of the group at positions [position, position + count).
 template <int kernel, Summed summed, typename Element>
 void finish_tile(const Task& task, const float* sums, int64_t channel, int64_t rows, int64_t position, int64_t count) {
-  for (int64_t row = 0; row < rows; ++row) {
-    const Channel values = load_channel<kernel, Element>(task, channel + row);
-    Element* y = output_of<Element>(task, channel + row) + position;
-    const float* from = sums + row * task.plan->tiling.sum_stride;
+  Element* y = output_of<Element>(task, channel) + position;
+  const int64_t area = task.params->shape.out_height * task.params->shape.out_width;
+  for (int64_t row = 0; row < rows; ++row, y += area, sums += task.plan->tiling.sum_stride) {
+    const Channel values = load_channel(task, channel - task.first_channel + row);
     for (int64_t i = 0; i < count; i += Simd::kLanes) {
-      finish_vector<kernel, summed>(Simd::load(from + i), load_patch_sum<kernel, summed>(task, position + i), values,
+      finish_vector<kernel, summed>(Simd::load(sums + i), load_patch_sum<kernel, summed>(task, position + i), values,
                                     count - i, y + i);
     }
   }
@@ -29,8 +29,9 @@ void finish_tile(const Task& task, const float* sums, int64_t channel, int64_t r
 template <typename Element>
 inline void prefetch_outputs(const Task& task, int64_t channel, int64_t rows, int64_t position, int64_t count) {
   constexpr int64_t kLine = 64 / sizeof(Element);
-  for (int64_t row = 0; row < rows; ++row) {
-    const Element* y = output_of<Element>(task, channel + row) + position;
+  const Element* y = output_of<Element>(task, channel) + position;
+  const int64_t area = task.params->shape.out_height * task.params->shape.out_width;
+  for (int64_t row = 0; row < rows; ++row, y += area) {
     for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(y + i, 1);
   }
 }
@@ -59,6 +60,7 @@ void run_direct_block(const Task& task) {
   int32_t* const offsets = reinterpret_cast<int32_t*>(task.scratch + task.plan->offsets);
   float* const packed_now = task.scratch + task.plan->weights;
   const bool whole = tiling.taps <= tiling.tap_block;
+  gather_channels<kernel, Element>(task, task.first_channel, task.last_channel);
   for (int64_t first_tap = 0; first_tap < tiling.taps; first_tap += tiling.tap_block) {
     int64_t last_tap = first_tap + tiling.tap_block;
     if (last_tap > tiling.taps) last_tap = tiling.taps;

@@ -77,28 +77,34 @@ inline const Element* group_input(const Task& task) {
          (task.item * shape.group + task.group) * (shape.in_channels / shape.group) * shape.in_height * shape.in_width;
 }
 
+// An output channel's values in the task's scratch, gathered once: they come from four arrays, each of which may have
+// one value for all channels.
+enum ChannelValue { kBalance, kScale, kSum, kBias, kChannelValues };
+
 inline float value_of(const EdgeconvChannelValues& values, int64_t channel) {
-  return values.values[channel * values.stride];
+  return values.values ? values.values[channel * values.stride] : 0.0f;
 }
 
-// The values of channel `channel` of the task's group.
+// Gathers the values of the group's channels [first, last).
 template <int kernel, typename Element>
-inline Channel load_channel(const Task& task, int64_t channel) {
+void gather_channels(const Task& task, int64_t first, int64_t last) {
   const EdgeconvKervolutionArguments& arguments = *task.arguments;
-  Channel values = {Simd::zero(), Simd::zero(), Simd::zero(), Simd::zero(), task.params->degree};
-  channel += task.group * task.plan->tiling.group_channels;
-  if (kernel == EDGECONV_POLYNOMIAL || kernel == EDGECONV_SIGMOID) {
-    values.balance = Simd::set(value_of(arguments.balance, channel));
+  const int64_t group = task.group * task.plan->tiling.group_channels;
+  float* to = task.scratch + task.plan->channels;
+  for (int64_t channel = group + first; channel < group + last; ++channel, to += kChannelValues) {
+    to[kBalance] = value_of(arguments.balance, channel);
+    to[kScale] = value_of(arguments.scale, channel);
+    to[kSum] = arguments.packed[task.plan->packed_floats + channel];
+    // -0 leaves every value as it is, 0 would turn -0 into 0.
+    to[kBias] = arguments.bias ? element_to_float(static_cast<const Element*>(arguments.bias)[channel]) : -0.0f;
   }
-  if (kernel == EDGECONV_GAUSSIAN || kernel == EDGECONV_SIGMOID) {
-    values.scale = Simd::set(value_of(arguments.scale, channel));
-  }
-  if (patch_sum_of(kernel) != PatchSum::kNone)
-    values.sum = Simd::set(arguments.packed[task.plan->packed_floats + channel]);
-  // -0 leaves every value as it is, 0 would turn -0 into 0.
-  values.bias =
-      Simd::set(arguments.bias ? element_to_float(static_cast<const Element*>(arguments.bias)[channel]) : -0.0f);
-  return values;
+}
+
+// The values of channel `index` of those gathered.
+inline Channel load_channel(const Task& task, int64_t index) {
+  const float* from = task.scratch + task.plan->channels + index * kChannelValues;
+  return {Simd::set(from[kBalance]), Simd::set(from[kScale]), Simd::set(from[kSum]), Simd::set(from[kBias]),
+          task.params->degree};
 }
 
 // Where the outputs of channel `channel` of the task's group at the block's first position are.

@@ -62,7 +62,9 @@ void run_differences(Task* task) {
 
 template <int kernel, typename Element>
 void run_group(Task* task) {
-  if constexpr (kernel == EDGECONV_MANHATTAN) {
+  if constexpr (kernel == EDGECONV_MANHATTAN && Simd::kHasAbsoluteDifference) {
+    run_direct<kernel, AbsoluteDifference, Summed::kArgument, Element>(*task);
+  } else if constexpr (kernel == EDGECONV_MANHATTAN) {
     run_differences<kernel, AbsoluteDifference, SumOfMaxima, Summed::kParts, Element>(task);
   } else if constexpr (kernel == EDGECONV_CHEBYSHEV) {
     run_differences<kernel, MaximumDifference, OrderedMaximumDifference, Summed::kArgument, Element>(task);

@@ -26,8 +26,9 @@ void run_winograd(const Task& task) {
   const float* packed = task.arguments->packed + 16 * task.group * padded * channels;
   winograd_outputs(shape, task.block, block, group_input<Element>(task), packed, padded, task.first_channel,
                    task.last_channel, reinterpret_cast<int32_t*>(task.scratch + plan.offsets));
+  gather_channels<kernel, Element>(task, task.first_channel, task.last_channel);
   for (int64_t channel = task.first_channel; channel < task.last_channel; ++channel) {
-    const Channel values = load_channel<kernel, Element>(task, channel);
+    const Channel values = load_channel(task, channel - task.first_channel);
     Element* const y = output_of<Element>(task, channel);
     const float* outputs = block.outputs + (channel - task.first_channel) * 4 * block.stride;
     for (int64_t row = 0; row < task.block.rows; ++row) {
