@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@touch $@
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/op_library.py
+	$(BIN)/python benchmarks/kervolution_cpu.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,9 +1,9 @@
 // Registration of every operator with ONNX Runtime, under the domain "edgeconv".
+#include "common/ort_library.h"
+
 #include <mutex>
 
 #include "common/cpu_features.h"
-
-#include "common/ort_library.h"
 
 namespace {
 
@@ -14,6 +14,7 @@ using edgeconv::Runtime;
 // One line an operator family.
 void append_all(const Runtime& runtime, CustomOps& ops) {
   edgeconv::append_kervolution(runtime, ops);
+  edgeconv::append_qlinear_kervolution(runtime, ops);
 }
 
 // The domain and what it refers to; both must outlive every session. One for each runtime in the process.
@@ -36,8 +37,7 @@ OrtCustomOpDomain* find_or_create_domain(const Runtime& runtime) {
   edgeconv::check(runtime.api, runtime.api->CreateCustomOpDomain("edgeconv", &domain));
   Owner<OrtCustomOpDomain> owner(domain, {runtime.api->ReleaseCustomOpDomain});
   for (const auto& op : ops) edgeconv::check(runtime.api, runtime.api->CustomOpDomain_Add(domain, op.get()));
-  registrations.push_back(
-      std::make_unique<Registration>(Registration{runtime.api, std::move(ops), std::move(owner)}));
+  registrations.push_back(std::make_unique<Registration>(Registration{runtime.api, std::move(ops), std::move(owner)}));
   return domain;
 }
 
@@ -48,8 +48,8 @@ OrtCustomOpDomain* find_or_create_domain(const Runtime& runtime) {
 // Where the runtime is too old, or is not one, the returned status says so. A status can only be made through the
 // runtime's own API: if there is none at all (GetApi returns null), the result is null and nothing is registered; a
 // model that needs the operators then fails to load with the runtime's message, or runs their function bodies.
-extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL
-RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
+                                                                                            const OrtApiBase* base) {
   EdgeconvStatus status = {};
   const Runtime runtime = edgeconv::negotiate(base, &status);
   if (runtime.version == 0) {

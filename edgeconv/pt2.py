@@ -26,6 +26,7 @@ import torch
 from torch.export import ExportedProgram
 
 from edgeconv.errors import CheckpointError
+from edgeconv.ops.registry import register_torch_operators
 
 _ENTRY = re.compile(
     r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
@@ -81,9 +82,7 @@ def load_exported_program(path: Path, *, trust_pickle: bool = False) -> Exported
     """
     from torch.export.pt2_archive._package import load_pt2
 
-    # The program may call edgeconv's operators, which exist once this module is imported.
-    import edgeconv.ops.kervolution_torch  # noqa: F401
-
+    register_torch_operators()  # the program may call them
     try:
         if trust_pickle:
             program = torch.export.load(path)

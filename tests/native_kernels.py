@@ -11,7 +11,8 @@ import numpy.typing as npt
 import oracles
 
 KERNELS = ("polynomial", "gaussian", "sigmoid", "euclidean", "manhattan", "chebyshev")
-ALGORITHMS = ("direct", "winograd", "depthwise")
+ALGORITHMS = ("direct", "winograd", "depthwise", "bf16x3")
+PRECISIONS = ("float32", "bf16x3")
 ISAS = ("baseline", "avx2", "avx512", "avx512_vnni", "amx")
 Array = npt.NDArray[np.floating]
 
@@ -40,6 +41,7 @@ class Params(ctypes.Structure):
         ("kernel", ctypes.c_int32),
         ("element_type", ctypes.c_int32),
         ("degree", ctypes.c_int64),
+        ("precision", ctypes.c_int64),
     ]
 
 
@@ -57,8 +59,11 @@ class Plan(ctypes.Structure):
     _fields_ = [
         ("tiling", Tiling),
         *[(name, ctypes.c_int64) for name in ("packing", "algorithm", "packed_floats")],
-        *[(name, ctypes.c_int64) for name in ("sums", "outputs", "patch_sums", "work", "offsets", "weights", "channels")],
-        *[(name, ctypes.c_int64) for name in ("pitch", "plane", "group_chunk", "scratch_floats")],
+        *[(name, ctypes.c_int64) for name in ("sums", "outputs", "patch_sums", "work", "offsets", "weights")],
+        *[
+            (name, ctypes.c_int64)
+            for name in ("channels", "pitch", "plane", "group_chunk", "scratch_floats", "block_pairs")
+        ],
     ]
 
 
@@ -93,6 +98,7 @@ class Case:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
     group: int = 1
+    precision: str = "float32"
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -122,7 +128,10 @@ class Library:
             group=case.group,
         )  # fmt: skip
         element_type = {"float32": 0, "float16": 1}[case.x.dtype.name]
-        params = Params(kernel=KERNELS.index(case.kernel), element_type=element_type, degree=case.degree)
+        params = Params(
+            kernel=KERNELS.index(case.kernel), element_type=element_type, degree=case.degree,
+            precision=PRECISIONS.index(case.precision),
+        )  # fmt: skip
         plan, status = Plan(), Status()
         for check, array in (("filter", case.w), ("input", case.x)):
             dims = (ctypes.c_int64 * array.ndim)(*array.shape)

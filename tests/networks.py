@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeconv.nn import Kerv1d, Kerv2d
+from edgeconv.ops.registry import register_torch_operators
+
+register_torch_operators()
 
 
 class Small(nn.Module):
@@ -64,3 +67,50 @@ class Plain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return feature maps."""
         return torch.relu(self.conv(x))
+
+
+class Quantized(nn.Module):
+    """An 8-bit Manhattan kervolution of 4 channels, lopsided, in 2 groups, that calls the torch operator itself.
+
+    Args:
+        dtype: Of X and Y, torch.uint8 or torch.int8.
+        bias: With one the outputs lie around 0, without one below it.
+        dequantize: Return real values and not the integers.
+        ties: The steps of X and Y are such that half of the sums fall next to the middle between two of Y's.
+    """
+
+    x_scale: Tensor
+    x_zero_point: Tensor
+    weight: Tensor
+    w_scale: Tensor
+    w_zero_point: Tensor
+    y_scale: Tensor
+    y_zero_point: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self, dtype: torch.dtype = torch.uint8, *, bias: bool = True, dequantize: bool = True, ties: bool = False
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(4)
+        limits, scale = torch.iinfo(dtype), 0.017
+        middle = (limits.min + limits.max + 1) // 2
+        self.register_buffer("x_scale", torch.tensor(scale))
+        self.register_buffer("x_zero_point", torch.tensor(middle - 5, dtype=dtype))
+        self.register_buffer("weight", torch.randint(-128, 128, (6, 2, 3, 2), generator=generator).to(torch.int8))
+        self.register_buffer("w_scale", torch.full((6,), scale))
+        self.register_buffer("w_zero_point", torch.tensor([0, 3, -128, 127, 0, -1], dtype=torch.int8))
+        self.register_buffer("y_scale", torch.tensor(12 * scale if ties else 0.1483))
+        self.register_buffer("y_zero_point", torch.tensor(middle + 9 if bias else limits.max, dtype=dtype))
+        self.register_buffer("bias", torch.rand(6, generator=generator) * 20 + 8 if bias else None)
+        self.limits, self.dequantize = (limits.min, limits.max), dequantize
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return feature maps of a real image (N, 4, H, W)."""
+        steps = torch.round(image / self.x_scale) + self.x_zero_point
+        y: Tensor = torch.ops.edgeconv.QLinearManhattanKervolution(
+            steps.clamp(*self.limits).to(self.x_zero_point.dtype), self.x_scale, self.x_zero_point,
+            self.weight, self.w_scale, self.w_zero_point, self.y_scale, self.y_zero_point, self.bias,
+            [1, 2], [1, 0, 0, 1], [1, 1], 2,
+        )  # fmt: skip
+        return (y.float() - self.y_zero_point) * self.y_scale if self.dequantize else y

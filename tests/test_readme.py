@@ -2,7 +2,8 @@
 
 A fenced block is run according to its language: `python` blocks in order, one namespace and one directory a page;
 `console` and `bash` blocks line by line through the installed program. What cannot run in a test carries a marker with
-the reason on the line before the fence, `<!-- not run: REASON -->`.
+the reason on the line before the fence, `<!-- not run: REASON -->`. A `text` block with the marker `<!-- prints -->` is
+what the `python` block before it prints.
 """
 
 from __future__ import annotations
@@ -28,11 +29,19 @@ RUN = {"python", "console", "bash"}
 SHOWN = {"text", "json", "toml", "cmake", "cpp"}
 """Languages of blocks that are run, and of those that only show something."""
 
-LEAST_RUN = {"README.md": 4, "docs/export.md": 8, "docs/checkpoints.md": 6, "docs/operators.md": 3, "docs/bench.md": 1}
+LEAST_RUN = {
+    "README.md": 4,
+    "docs/export.md": 8,
+    "docs/checkpoints.md": 6,
+    "docs/operators.md": 3,
+    "docs/rewrites.md": 5,
+    "docs/bench.md": 1,
+}
 """How many blocks of a page run at least: a page that loses its blocks, or marks them all, is noticed."""
 
 _FENCE = re.compile(r"^```(\w*)\s*$")
 _MARKER = re.compile(r"^<!-- not run: (.*?)\s*-->$")
+_PRINTS = "<!-- prints -->"
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _SPAN = re.compile(r"`([^`\n]+)`")
 _COMMAND = re.compile(r"\bedgeconv +([a-z]\w*)([^\n#|]*)")
@@ -42,13 +51,14 @@ _PATH = re.compile(r"(?:edgeconv|custom_ops|models|tests|benchmarks|scripts|docs
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: where it begins, its language, its text, and why it is not run, if it is marked."""
+    """One fenced block: where it begins, its language and text, why it is not run, and whether it is printed output."""
 
     page: str
     line: int
     language: str
     text: str
     reason: str | None
+    printed: bool = False
 
     @property
     def commands(self) -> list[str]:
@@ -73,7 +83,8 @@ def blocks(page: Path) -> list[Block]:
             end = next(i for i in range(index + 1, len(lines)) if lines[i].rstrip() == "```")
             marker = _MARKER.match(lines[index - 1]) if index else None
             text = "\n".join(lines[index + 1 : end]) + "\n"
-            found.append(Block(page_name(page), index + 1, opening[1], text, marker[1] if marker else None))
+            printed = lines[index - 1] == _PRINTS
+            found.append(Block(page_name(page), index + 1, opening[1], text, marker[1] if marker else None, printed))
             index = end
         index += 1
     return found
@@ -134,15 +145,22 @@ def write_own_models(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=page_name)
-def test_code_runs(page: Path, workplace: Path) -> None:
+def test_code_runs(page: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "plain.onnx" in page.read_text(encoding="utf-8"):
         write_own_models(workplace)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    for block in runnable(page):
-        if block.language == "python":
+    said = ""
+    for block in blocks(page):
+        if block.printed:
+            assert said == block.text, f"{block.page}:{block.line}"
+        elif block not in runnable(page):
+            continue
+        elif block.language == "python":
+            capsys.readouterr()
             # Leading lines, so that a traceback shows the page's own line numbers.
             code = compile("\n" * block.line + block.text, str(page), "exec")
             exec(code, namespace)
+            said = capsys.readouterr().out
         else:
             for command in block.commands:
                 run_command(command, workplace)
@@ -153,6 +171,7 @@ def test_no_block_is_left_out_silently(page: Path) -> None:
     for block in blocks(page):
         where = f"{block.page}:{block.line}"
         assert block.language in RUN | SHOWN, f"{where}: a fence needs a language, one of {sorted(RUN | SHOWN)}"
+        assert not block.printed or block.language == "text", f"{where}: what is printed is text"
         if block.reason is not None:
             assert block.language in RUN, f"{where}: nothing to mark"
             assert len(block.reason.split()) >= 2, f"{where}: the marker gives no reason"

@@ -1,9 +1,11 @@
 # What CMakeLists.txt is written with: edgeconv_common, edgeconv_operator, edgeconv_ort_library.
 include_guard()
+include(CheckCXXCompilerFlag)
 
 set(EDGECONV_AVX2_FLAGS -mavx2 -mfma -mf16c)
 # GCC's own AVX-512 header trips this warning (GCC bug 105593).
-set(EDGECONV_AVX512_FLAGS -mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx2 -mfma -mf16c -Wno-maybe-uninitialized)
+set(EDGECONV_AVX512_FLAGS -mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx2 -mfma -mf16c -Wno-maybe-uninitialized
+                          -Wno-uninitialized)
 set(EDGECONV_AVX512_VNNI_FLAGS -mavx512vnni ${EDGECONV_AVX512_FLAGS})
 set(EDGECONV_AMX_FLAGS -mamx-tile -mamx-bf16 -mamx-int8 -mavx512bf16 ${EDGECONV_AVX512_VNNI_FLAGS})
 set(EDGECONV_X86_ISAS avx2 avx512 avx512_vnni amx)
@@ -11,6 +13,8 @@ set(EDGECONV_X86_ISAS avx2 avx512 avx512_vnni amx)
 set(EDGECONV_NEON_FLAGS $<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns>)
 set(EDGECONV_NEON_DOTPROD_FLAGS -march=armv8.2-a+dotprod ${EDGECONV_NEON_FLAGS})
 set(EDGECONV_ARM_ISAS neon neon_dotprod)
+# Of an operator: its bytes are defined by float32 steps that are rounded one by one.
+set(EDGECONV_QLINEAR_KERVOLUTION_FLAGS -ffp-contract=off)
 
 # Kernels: everything that knows no runtime.
 add_library(edgeconv_kernels OBJECT)
@@ -27,6 +31,15 @@ foreach(_target edgeconv_kernels edgeconv_ort)
     target_compile_options(${_target} PRIVATE -fsanitize=${EDGECONV_SANITIZE} -fno-omit-frame-pointer -g)
   endif()
 endforeach()
+if(EDGECONV_SOFTWARE_TILES)
+  set(_software_tiles "${PROJECT_SOURCE_DIR}/../tests/native")
+  if(NOT EXISTS "${_software_tiles}/software_tiles.h")
+    message(FATAL_ERROR "EDGECONV_SOFTWARE_TILES needs tests/native/software_tiles.h: build in a checkout, or without it.")
+  endif()
+  message(WARNING "AMX tiles are computed in software: this library is for tests, and slow.")
+  target_compile_definitions(edgeconv_kernels PRIVATE EDGECONV_SOFTWARE_TILES)
+  target_include_directories(edgeconv_kernels PRIVATE "${_software_tiles}")
+endif()
 # Register tiles live on unrolling: -O3 in every build type but Debug.
 target_compile_options(edgeconv_kernels PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3>)
 
@@ -38,8 +51,9 @@ function(edgeconv_common)
 endfunction()
 
 # edgeconv_operator(name isa…): <name>/<name>_cpu.cc, <name>/<name>_ort.cc, and <name>/<name>_<isa>.cc for each
-# instruction set of this processor architecture.
+# instruction set of this processor architecture. <name>_cpu.cc finds EDGECONV_HAVE_<ISA> defined for each of them.
 function(edgeconv_operator name)
+  string(TOUPPER ${name} family)
   target_sources(edgeconv_kernels PRIVATE ${name}/${name}_cpu.cc)
   target_sources(edgeconv_ort PRIVATE ${name}/${name}_ort.cc)
   foreach(isa IN LISTS ARGN)
@@ -49,9 +63,18 @@ function(edgeconv_operator name)
     if(isa IN_LIST EDGECONV_ARM_ISAS AND NOT CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
       continue()
     endif()
+    if(isa STREQUAL "amx")
+      check_cxx_compiler_flag(-mamx-bf16 EDGECONV_COMPILER_KNOWS_AMX)
+      if(NOT EDGECONV_COMPILER_KNOWS_AMX)
+        message(STATUS "The compiler does not know AMX: ${name} is built without it (GCC 11 or Clang 12 would do)")
+        continue()
+      endif()
+    endif()
     string(TOUPPER ${isa} upper)
+    set_property(SOURCE ${name}/${name}_cpu.cc APPEND PROPERTY COMPILE_DEFINITIONS EDGECONV_HAVE_${upper})
     target_sources(edgeconv_kernels PRIVATE ${name}/${name}_${isa}.cc)
-    set_source_files_properties(${name}/${name}_${isa}.cc PROPERTIES COMPILE_OPTIONS "${EDGECONV_${upper}_FLAGS}")
+    set_source_files_properties(${name}/${name}_${isa}.cc PROPERTIES
+                                COMPILE_OPTIONS "${EDGECONV_${upper}_FLAGS};${EDGECONV_${family}_FLAGS}")
   endforeach()
 endfunction()
 

@@ -91,7 +91,7 @@ static inline int64_t edgeconv_bf16x3_pitch(int64_t length) {
   return (edgeconv_bf16x3_tiles(length) | 1) * kBf16x3Side;
 }
 
-// Whether the filters' shape fills the tiles well enough to win on kernels in float32.
+// Whether the filters' shape fills the tiles so well that, by a count of cycles, kernels in float32 would take longer.
 int edgeconv_bf16x3_fits(const EdgeconvConvShape* shape);
 
 // Pairs of input channels that are summed at a time.

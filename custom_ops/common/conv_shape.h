@@ -13,7 +13,12 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default)
 
-typedef enum EdgeconvElementType { EDGECONV_FLOAT32 = 0, EDGECONV_FLOAT16 = 1 } EdgeconvElementType;
+typedef enum EdgeconvElementType {
+  EDGECONV_FLOAT32 = 0,
+  EDGECONV_FLOAT16 = 1,
+  EDGECONV_UINT8 = 2,
+  EDGECONV_INT8 = 3,
+} EdgeconvElementType;
 
 // Attributes as the node states them; see edgeconv_conv_attributes_init for the defaults.
 typedef struct EdgeconvConvAttributes {

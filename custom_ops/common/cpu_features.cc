@@ -28,7 +28,9 @@ constexpr int kCount = sizeof(kNames) / sizeof(*kNames);
 // Linux hands the tile registers out on request, once for the process: arch_prctl(ARCH_REQ_XCOMP_PERM,
 // XFEATURE_XTILEDATA).
 bool may_use_tiles() {
-#ifdef __linux__
+#ifdef EDGECONV_SOFTWARE_TILES
+  return true;
+#elif defined(__linux__)
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
@@ -38,9 +40,11 @@ bool may_use_tiles() {
 
 bool has_amx() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+#ifndef EDGECONV_SOFTWARE_TILES
   if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
   if ((edx & (kBf16 | kTile | kInt8)) != (kBf16 | kTile | kInt8)) return false;
+#endif
   constexpr unsigned kAvx512Bf16 = 1u << 5;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & kAvx512Bf16) != 0 && may_use_tiles();
 }

@@ -13,7 +13,8 @@
 namespace {
 
 constexpr int kRows = RowSimd::kLanes;
-constexpr int kNarrow = kRows / 2;  // up to so many positions, broadcasting each costs less than one vector of them
+// Up to so many positions, broadcasting each costs less than one vector of them. A whole vector is never narrow.
+constexpr int kNarrow = kRows / 2 < Simd::kLanes ? kRows / 2 : Simd::kLanes - 1;
 
 // Positions of one call of run_tile: a rest that the narrow tile takes joins the tile before it, which has the weights
 // in the cache.

@@ -25,8 +25,8 @@ void read_ints(const OrtApi* api, const OrtKernelInfo* info, const char* name, i
     return;
   }
   if (stated != count) {
-    throw Error{ORT_INVALID_ARGUMENT, std::string(name) + " has " + std::to_string(stated) + " values: expected " +
-                                          std::to_string(count)};
+    throw Error{ORT_INVALID_ARGUMENT,
+                std::string(name) + " has " + std::to_string(stated) + " values: expected " + std::to_string(count)};
   }
   check(api, api->KernelInfoGetAttributeArray_int64(info, name, values, &stated));
 }
@@ -166,6 +166,18 @@ int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name,
   return absent;
 }
 
+std::string read_string(const OrtApi* api, const OrtKernelInfo* info, const char* name, const char* absent) {
+  size_t size = 0;
+  // The first call asks for the size; it fails where the attribute is absent.
+  if (OrtStatus* status = api->KernelInfoGetAttribute_string(info, name, nullptr, &size)) {
+    api->ReleaseStatus(status);
+    return absent;
+  }
+  std::string value(size, '\0');
+  check(api, api->KernelInfoGetAttribute_string(info, name, value.data(), &size));
+  return value.c_str();
+}
+
 EdgeconvConvAttributes read_conv_attributes(const OrtApi* api, const OrtKernelInfo* info) {
   EdgeconvConvAttributes attributes;
   edgeconv_conv_attributes_init(&attributes);
@@ -177,9 +189,9 @@ EdgeconvConvAttributes read_conv_attributes(const OrtApi* api, const OrtKernelIn
   return attributes;
 }
 
-void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context) {
+void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context, size_t w_index, size_t type_index) {
   const InferredShape x = read_shape(api, context, 0);
-  const InferredShape w = read_shape(api, context, 1);
+  const InferredShape w = read_shape(api, context, w_index);
   if (x.dims.size() != 4 || w.dims.size() != 4) return;
   EdgeconvConvAttributes attributes;
   edgeconv_conv_attributes_init(&attributes);
@@ -207,7 +219,7 @@ void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context) {
   OrtTensorTypeAndShapeInfo* info = nullptr;
   check(api, api->CreateTensorTypeAndShapeInfo(&info));
   const Owner<OrtTensorTypeAndShapeInfo> owner(info, {api->ReleaseTensorTypeAndShapeInfo});
-  check(api, api->SetTensorElementType(info, x.type));
+  check(api, api->SetTensorElementType(info, read_shape(api, context, type_index).type));
   check(api, api->SetDimensions(info, dims, 4));
   check(api, api->SetSymbolicDimensions(info, name_pointers, 4));
   check(api, api->ShapeInferContext_SetOutputTypeShape(context, 0, info));

@@ -95,12 +95,14 @@ Tensor read_tensor(const OrtApi* api, const OrtValue* value);
 
 std::string node_name(const OrtApi* api, const OrtKernelInfo* info);
 int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t absent);
+std::string read_string(const OrtApi* api, const OrtKernelInfo* info, const char* name, const char* absent);
 EdgeconvConvAttributes read_conv_attributes(const OrtApi* api, const OrtKernelInfo* info);
 
-// Output 0 of a convolution-like operator with inputs X and W: type and shape, symbolic dimensions included. Leaves the
-// output as it is where the inputs' ranks are unknown or do not fit; the kernel reports that with more detail. Unknown
-// sizes get a symbolic name that is used once: ONNX Runtime takes a nameless one for the size -1.
-void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context);
+// Output 0 of a convolution-like operator with inputs X (the first) and W: type (that of input `type_index`) and shape,
+// symbolic dimensions included. Leaves the output as it is where the inputs' ranks are unknown or do not fit; the
+// kernel reports that with more detail. Unknown sizes get a symbolic name that is used once: ONNX Runtime takes a
+// nameless one for the size -1.
+void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context, size_t w_index = 1, size_t type_index = 0);
 
 std::string to_text(const std::vector<int64_t>& dims);
 

@@ -31,7 +31,20 @@ struct RowSpan {
   }
 };
 
-// to[i] = from[i * stride] for i < count; nothing is written beyond.
+// The last, incomplete vector of a row: as it is, or whole, which is faster where what lies beyond is written later.
+enum class RowEnd { kExact, kWholeVector };
+
+template <RowEnd end>
+inline void store_end(float* to, Simd::Float value, int count) {
+  if (end == RowEnd::kWholeVector) {
+    Simd::store(to, value);
+  } else {
+    Simd::store_first(to, value, count);
+  }
+}
+
+// to[i] = from[2 * i]
+template <RowEnd end>
 inline void copy_every_second(const float* from, int64_t count, float* to) {
   int64_t i = 0;
   for (; i + Simd::kLanes < count; i += Simd::kLanes) Simd::store(to + i, Simd::load_even(from + 2 * i));
@@ -39,34 +52,43 @@ inline void copy_every_second(const float* from, int64_t count, float* to) {
   if (rest == Simd::kLanes) {
     Simd::store(to + i, Simd::load_even_first(from + 2 * i, rest));
   } else if (rest > 0) {
-    Simd::store_first(to + i, Simd::load_even_first(from + 2 * i, rest), rest);
+    store_end<end>(to + i, Simd::load_even_first(from + 2 * i, rest), rest);
   }
 }
+template <RowEnd>
 inline void copy_every_second(const uint16_t* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = element_to_float(from[2 * i]);
 }
 
-template <typename Element>
+// to[i] = from[i * stride] for i < count.
+template <RowEnd end, typename Element>
 inline void copy_strided(const Element* from, int64_t count, int64_t stride, float* to) {
   if (stride == 1) {
     int64_t i = 0;
     for (; i + Simd::kLanes <= count; i += Simd::kLanes) Simd::store(to + i, Simd::load(from + i));
     if (i < count) {
       const int rest = static_cast<int>(count - i);
-      Simd::store_first(to + i, Simd::load_first(from + i, rest), rest);
+      store_end<end>(to + i, Simd::load_first(from + i, rest), rest);
     }
   } else if (stride == 2) {
-    copy_every_second(from, count, to);
+    copy_every_second<end>(from, count, to);
   } else {
     for (int64_t i = 0; i < count; ++i) to[i] = element_to_float(from[i * stride]);
   }
 }
 
-// Writes one row of a strip.
+template <typename Element>
+inline void prefetch_row(const Element* row, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(Element);
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(row + i);
+}
+
+// Writes one row of a strip, and up to kLanes - 1 floats beyond.
 template <typename Element>
 inline void fill_row(const Element* row, const RowSpan& span, float* to) {
   for (int64_t i = 0; i < span.begin; ++i) to[i] = 0.0f;
-  copy_strided(row + (span.first + span.begin * span.stride), span.end - span.begin, span.stride, to + span.begin);
+  copy_strided<RowEnd::kWholeVector>(row + (span.first + span.begin * span.stride), span.end - span.begin, span.stride,
+                                     to + span.begin);
   for (int64_t i = span.end; i < span.columns; ++i) to[i] = 0.0f;
 }
 
@@ -147,13 +169,16 @@ struct PlaneSource {
   const Element* x;
 
   void fill(int64_t channel, const InputRows& rows, int64_t tap, int64_t taps, float* to) const {
-    const Element* input = x + channel * shape.in_height * shape.in_width;
+    const int64_t area = shape.in_height * shape.in_width;
+    const Element* input = x + channel * area;
     for (int64_t j = tap; j < tap + taps; ++j) {
       const RowSpan span(shape.in_width, block.column * shape.stride_width - shape.pad_left + j * shape.dilation_width,
                          shape.stride_width, block.columns);
       for (int64_t r = 0; r < rows.count; ++r, to += block.columns) {
         const int64_t row = rows.first + r * rows.step;
         if (row >= 0 && row < shape.in_height) {
+          // Rows of the next channel: too short and too far apart for the hardware to foresee them.
+          if (j == tap) prefetch_row(input + area + row * shape.in_width, shape.in_width);
           fill_row(input + row * shape.in_width, span, to);
         } else {
           fill_zeros(to, block.columns);
@@ -173,7 +198,7 @@ void fill_strips(const EdgeconvConvShape& shape, const EdgeconvTiling& tiling, c
     float* to = strips;
     for (int64_t tap = first_tap; tap < last_tap; ++tap, to += positions) {
       offsets[tap - first_tap] = static_cast<int32_t>(to - strips);
-      copy_strided(from + tap * shape.in_height * shape.in_width, positions, 1, to);
+      copy_strided<RowEnd::kWholeVector>(from + tap * shape.in_height * shape.in_width, positions, 1, to);
     }
     fill_zeros(to, tiling.tile_positions);
   } else {

@@ -8,9 +8,9 @@
 
 namespace {
 
-constexpr int kTileSide = 16;    // rows, and 32-bit elements of a row
-constexpr int kTileBytes = 64;   // of a row
-constexpr int kTileFloats = 256; // of a tile
+constexpr int kTileSide = 16;     // rows, and 32-bit elements of a row
+constexpr int kTileBytes = 64;    // of a row
+constexpr int kTileFloats = 256;  // of a tile
 
 // What ldtilecfg reads: palette 1, and the rows and the bytes of a row of each tile.
 struct TileConfig {
@@ -20,13 +20,13 @@ struct TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64, "as the hardware reads it");
 
-constexpr TileConfig kWholeTiles = {1,
-                                    0,
-                                    {},
-                                    {kTileBytes, kTileBytes, kTileBytes, kTileBytes, kTileBytes, kTileBytes, kTileBytes,
-                                     kTileBytes, 0, 0, 0, 0, 0, 0, 0, 0},
-                                    {kTileSide, kTileSide, kTileSide, kTileSide, kTileSide, kTileSide, kTileSide,
-                                     kTileSide, 0, 0, 0, 0, 0, 0, 0, 0}};
+constexpr TileConfig kWholeTiles = {
+    1,
+    0,
+    {},
+    {kTileBytes, kTileBytes, kTileBytes, kTileBytes, kTileBytes, kTileBytes, kTileBytes, kTileBytes, 0, 0, 0, 0, 0, 0,
+     0, 0},
+    {kTileSide, kTileSide, kTileSide, kTileSide, kTileSide, kTileSide, kTileSide, kTileSide, 0, 0, 0, 0, 0, 0, 0, 0}};
 
 }  // namespace
 
@@ -55,14 +55,10 @@ constexpr TileConfig kWholeTiles = {1,
 
 namespace {
 
-// While one lives, this thread's eight tiles are whole. Afterwards they are the initial state again: a thread that is
-// switched off saves and restores no tiles, and whoever owns the thread finds it as it was.
-struct TileUse {
-  TileUse() { TILE_CONFIGURE(&kWholeTiles); }
-  ~TileUse() { TILE_RELEASE(); }
-  TileUse(const TileUse&) = delete;
-  TileUse& operator=(const TileUse&) = delete;
-};
+// Makes this thread's eight tiles whole. To be followed by release_tiles(): in the initial state that it brings back, a
+// thread that is switched off saves and restores no tiles, and whoever owns the thread finds it as it was.
+inline void use_tiles() { TILE_CONFIGURE(&kWholeTiles); }
+inline void release_tiles() { TILE_RELEASE(); }
 
 // To be called between ordinary stores and tile loads of the same memory: GCC's intrinsics do not tell the compiler
 // that a tile load reads memory.

@@ -33,20 +33,29 @@ inline Simd::Float exponential(Simd::Float a) {
   return Simd::times_power_of_two(p, n);
 }
 
-// tanh(a): an odd polynomial near 0, and 1 - 2 / (exp(2|a|) + 1) elsewhere.
+// tanh(a): an odd polynomial near 0, and e / (e + 2) with e = exp(2|a|) - 1 = 2^n (exp(r) - 1) + (2^n - 1) elsewhere.
 inline Simd::Float hyperbolic_tangent(Simd::Float a) {
   const Simd::Float magnitude = Simd::abs(a);
+  // Beyond 10 the result is 1; false for NaN, which passes.
+  const Simd::Float x = Simd::select_less(Simd::set(10.0f), magnitude, Simd::set(10.0f), magnitude);
+  const Simd::Float n = round_to_integer(Simd::mul(x, Simd::set(0x1.715476p+1f)));
+  Simd::Float r = Simd::fma(n, Simd::set(-0x1.62e4p-1f), Simd::add(x, x));
+  r = Simd::fma(n, Simd::set(-0x1.7f7d1cp-20f), r);
+  Simd::Float p = Simd::set(1.3882514914e-3f);
+  p = Simd::fma(p, r, Simd::set(8.3665475925e-3f));
+  p = Simd::fma(p, r, Simd::set(4.1667200722e-2f));
+  p = Simd::fma(p, r, Simd::set(1.6666543419e-1f));
+  p = Simd::fma(p, r, Simd::set(4.9999998150e-1f));
+  p = Simd::fma(Simd::mul(r, r), p, r);
+  const Simd::Float power = Simd::times_power_of_two(Simd::set(1.0f), n);
+  const Simd::Float e = Simd::fma(power, p, Simd::sub(power, Simd::set(1.0f)));
+  const Simd::Float large = Simd::copy_sign(Simd::div(e, Simd::add(e, Simd::set(2.0f))), a);
   const Simd::Float square = Simd::mul(a, a);
-  Simd::Float p = Simd::set(-5.6483093649e-3f);
-  p = Simd::fma(p, square, Simd::set(2.0589819178e-2f));
-  p = Simd::fma(p, square, Simd::set(-5.3725123405e-2f));
-  p = Simd::fma(p, square, Simd::set(1.3331274688e-1f));
-  p = Simd::fma(p, square, Simd::set(-3.3333274722e-1f));
-  const Simd::Float small = Simd::fma(Simd::mul(p, square), a, a);
-  const Simd::Float e = exponential(Simd::add(magnitude, magnitude));
-  const Simd::Float one = Simd::set(1.0f);
-  const Simd::Float large = Simd::sub(one, Simd::div(Simd::set(2.0f), Simd::add(e, one)));
-  return Simd::select_less(magnitude, Simd::set(0.625f), small, Simd::copy_sign(large, a));
+  Simd::Float small = Simd::set(-5.0366231696e-2f);
+  small = Simd::fma(small, square, Simd::set(1.3314831953e-1f));
+  small = Simd::fma(small, square, Simd::set(-3.3333060805e-1f));
+  small = Simd::fma(Simd::mul(small, square), a, a);
+  return Simd::select_less(magnitude, Simd::set(0.3f), small, large);
 }
 
 // a^exponent by repeated squaring, exponent >= 1.

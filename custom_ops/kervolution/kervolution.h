@@ -7,9 +7,9 @@
 //   sigmoid     y = tanh(scale * x.w + balance) + bias
 //   manhattan   y = -sum |x - w| + bias                chebyshev  y = -max |x - w| + bias
 //
-// Padded positions are zeros that take part in the kernel. |x - w|^2 is computed as |x|^2 + |w|^2 - 2 x.w, and is
-// infinite where |x|^2 + |w|^2 is. NaN in x or w reaches the outputs that it takes part in. Sums are float32; float16
-// results are rounded once.
+// Padded positions are zeros that take part in the kernel. |x - w|^2 is computed as |x|^2 + |w|^2 - 2 x.w where that
+// keeps its digits, and is infinite where |x|^2 + |w|^2 is. NaN in x or w reaches the outputs that it takes part in.
+// Sums are float32; float16 results are rounded once.
 #ifndef EDGECONV_KERVOLUTION_KERVOLUTION_H_
 #define EDGECONV_KERVOLUTION_KERVOLUTION_H_
 
@@ -31,11 +31,18 @@ typedef enum EdgeconvKernel {
   EDGECONV_CHEBYSHEV = 5,
 } EdgeconvKernel;
 
+// How products may be computed: a permission, of which instruction sets and shapes that have no use for it make none.
+typedef enum EdgeconvPrecision {
+  EDGECONV_FLOAT32_PRECISION = 0,
+  EDGECONV_BF16X3 = 1,  // kernels of x.w: each factor the sum of two bfloat16 numbers, three of their four products
+} EdgeconvPrecision;
+
 typedef struct EdgeconvKervolutionParams {
   EdgeconvConvShape shape;
   int32_t kernel;        // an EdgeconvKernel
   int32_t element_type;  // an EdgeconvElementType: of x, w, bias and y
   int64_t degree;        // polynomial only, at least 1
+  int64_t precision;     // an EdgeconvPrecision
 } EdgeconvKervolutionParams;
 
 // One value for all output channels (stride 0) or one a channel (stride 1).
@@ -46,9 +53,10 @@ typedef struct EdgeconvChannelValues {
 
 // Ways to compute the same.
 typedef enum EdgeconvAlgorithm {
-  EDGECONV_DIRECT = 0,     // every tap of every patch (kervolution_direct.h)
-  EDGECONV_WINOGRAD = 1,   // 3 x 3 sums of products (kervolution_winograd.h)
-  EDGECONV_DEPTHWISE = 2,  // one input channel a filter (kervolution_depthwise.h)
+  EDGECONV_DIRECT = 0,        // every tap of every patch (kervolution_direct.h)
+  EDGECONV_WINOGRAD = 1,      // 3 x 3 sums of products (kervolution_winograd.h)
+  EDGECONV_DEPTHWISE = 2,     // one input channel a filter (kervolution_depthwise.h)
+  EDGECONV_BF16X3_TILES = 3,  // products in pairs of bfloat16 numbers (kervolution_bf16x3.h)
 } EdgeconvAlgorithm;
 
 // What packing finds out about the filters as a whole; follows the sums of the channels.
@@ -64,12 +72,13 @@ typedef struct EdgeconvKervolutionPlan {
   int64_t packing;        // the EdgeconvAlgorithm that the filters are packed for: by their shape alone
   int64_t algorithm;      // the one that computes the ordinary; the direct one packs filters that are packed otherwise
   int64_t packed_floats;  // packed filters; after them one sum a channel, then EdgeconvFilterValue
-  // The scratch begins with the strips (direct), the transformed input (Winograd) or the rows (depthwise).
+  // The scratch begins with the strips (direct, bf16x3), the transformed input (Winograd) or the rows (depthwise).
   int64_t sums, outputs, patch_sums, work, offsets, weights, channels;
   int64_t pitch;        // from one channel's transformed tiles (Winograd), or one row (depthwise), to the next
-  int64_t plane;         // depthwise: from one phase's rows to the next
-  int64_t group_chunk;   // groups a task: 1 but for depthwise
+  int64_t plane;        // depthwise: from one phase's rows to the next
+  int64_t group_chunk;  // groups a task: 1 but for depthwise
   int64_t scratch_floats;
+  int64_t block_pairs;  // bf16x3: pairs of input channels that are summed at a time
 } EdgeconvKervolutionPlan;
 
 typedef struct EdgeconvKervolutionArguments {
@@ -92,6 +101,7 @@ typedef struct EdgeconvKervolutionIsa {
 extern const EdgeconvKervolutionIsa edgeconv_kervolution_baseline;
 extern const EdgeconvKervolutionIsa edgeconv_kervolution_avx2;
 extern const EdgeconvKervolutionIsa edgeconv_kervolution_avx512;
+extern const EdgeconvKervolutionIsa edgeconv_kervolution_amx;  // EDGECONV_BF16X3_TILES alone, planned as avx512
 extern const EdgeconvKervolutionIsa edgeconv_kervolution_neon;
 
 #pragma GCC visibility push(default)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/bf16x3_packing.h"
 #include "common/float16.h"
 #include "common/winograd_packing.h"
 #include "kervolution/kervolution.h"
@@ -23,15 +24,34 @@ const EdgeconvKervolutionIsa* find_isa(int isa) {
 
 bool is_product(int kernel) { return kernel != EDGECONV_MANHATTAN && kernel != EDGECONV_CHEBYSHEV; }
 
+// Whether kervolution_amx.cc computes what `params` allow to be computed in bf16x3.
+bool takes_bf16x3([[maybe_unused]] const EdgeconvKervolutionParams& params, [[maybe_unused]] int isa) {
+#ifdef EDGECONV_HAVE_AMX
+  return isa >= EDGECONV_ISA_AMX && params.precision == EDGECONV_BF16X3 && is_product(params.kernel) &&
+         edgeconv_bf16x3_fits(&params.shape);
+#else
+  return false;
+#endif
+}
+
+// Who runs the tasks of a plan that was made for `isa`.
+const EdgeconvKervolutionIsa* find_runner(int isa, [[maybe_unused]] const EdgeconvKervolutionPlan& plan) {
+#ifdef EDGECONV_HAVE_AMX
+  if (plan.algorithm == EDGECONV_BF16X3_TILES && isa <= edgeconv_best_isa()) return &edgeconv_kervolution_amx;
+#endif
+  return find_isa(isa);
+}
+
 int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
-int choose_packing(const EdgeconvKervolutionParams& params) {
+int choose_packing(const EdgeconvKervolutionParams& params, int isa) {
   // With more filters for a channel the direct algorithm shares more loads than it wastes on unfolding.
   constexpr int64_t kMostFilters = 4;
   constexpr int64_t kMostTaps = 49;  // 7 x 7: what the direct algorithm would unfold, if it must, fits into its scratch
   const EdgeconvConvShape& shape = params.shape;
   const bool is_depthwise = shape.in_channels == shape.group && shape.out_channels / shape.group <= kMostFilters;
   if (is_depthwise && shape.kernel_height * shape.kernel_width <= kMostTaps) return EDGECONV_DEPTHWISE;
+  if (takes_bf16x3(params, isa)) return EDGECONV_BF16X3_TILES;
   return is_product(params.kernel) && edgeconv_winograd_fits(&shape) ? EDGECONV_WINOGRAD : EDGECONV_DIRECT;
 }
 
@@ -39,6 +59,7 @@ size_t filter_floats(const EdgeconvKervolutionParams& params, const EdgeconvKerv
   switch (plan.packing) {
     case EDGECONV_WINOGRAD: return edgeconv_winograd_floats(&params.shape, plan.tiling.padded_channels);
     case EDGECONV_DEPTHWISE: return static_cast<size_t>(params.shape.out_channels * plan.tiling.taps);
+    case EDGECONV_BF16X3_TILES: return edgeconv_bf16x3_floats(&params.shape, plan.block_pairs);
     default: return edgeconv_packed_floats(&params.shape, &plan.tiling);
   }
 }
@@ -111,6 +132,12 @@ void complete_plan(const EdgeconvKervolutionParams& params, const EdgeconvTileSi
     outputs = 4 * tiling.channel_chunk * plan->pitch + size.lanes;
     work = 2 * columns + 2 + (tiling.block_rows + 1) / 2 * (2 * columns + 4 + 4 * size.lanes);
   }
+  if (plan->algorithm == EDGECONV_BF16X3_TILES) {
+    edgeconv_bf16x3_cut(&shape, &size, plan->block_pairs, &tiling);
+    head = edgeconv_bf16x3_strip_floats(&shape, plan->block_pairs, tiling.block_rows, tiling.block_columns);
+    sums = edgeconv_bf16x3_sum_floats(&shape, plan->block_pairs, &tiling);
+    work = 2 * edgeconv_bf16x3_row_floats(&shape, tiling.block_columns);
+  }
   if (plan->algorithm == EDGECONV_DIRECT) edgeconv_tiling(&shape, &size, &tiling);
 
   const int64_t positions = tiling.block_rows * tiling.block_columns;
@@ -166,6 +193,8 @@ void pack(const EdgeconvKervolutionParams& params, const EdgeconvKervolutionPlan
   const EdgeconvTiling& tiling = plan.tiling;
   if (plan.packing == EDGECONV_WINOGRAD) {
     edgeconv_winograd_pack(&shape, tiling.padded_channels, tiling.tile_rows, params.element_type, w, packed);
+  } else if (plan.packing == EDGECONV_BF16X3_TILES) {
+    edgeconv_bf16x3_pack(&shape, plan.block_pairs, params.element_type, w, packed);
   } else if (plan.packing == EDGECONV_DEPTHWISE) {
     std::transform(w, w + shape.out_channels * tiling.taps, packed,
                    [](Element value) { return element_to_float(value); });
@@ -188,7 +217,8 @@ int edgeconv_kervolution_plan(const EdgeconvKervolutionParams* params, int isa, 
   }
   *plan = {};
   edgeconv_filter_tiling(&params->shape, &kernels->tile, &plan->tiling);
-  plan->packing = choose_packing(*params);
+  plan->packing = choose_packing(*params, isa);
+  if (plan->packing == EDGECONV_BF16X3_TILES) plan->block_pairs = edgeconv_bf16x3_block_pairs(&params->shape);
   plan->packed_floats = static_cast<int64_t>(filter_floats(*params, *plan));
   if (params->shape.out_height > 0) complete_plan(*params, kernels->tile, plan);
   return status->code = EDGECONV_OK;
@@ -214,7 +244,7 @@ size_t edgeconv_kervolution_scratch_bytes(const EdgeconvKervolutionPlan* plan) {
 void edgeconv_kervolution_run(const EdgeconvKervolutionParams* params, int isa, const EdgeconvKervolutionPlan* plan,
                               const EdgeconvKervolutionArguments* arguments, int64_t first, int64_t last,
                               void* scratch) {
-  const EdgeconvKervolutionIsa* kernels = find_isa(isa);
+  const EdgeconvKervolutionIsa* kernels = find_runner(isa, *plan);
   for (int64_t task = first; kernels != nullptr && task < last; ++task) {
     kernels->run(params, plan, arguments, task, scratch);
   }

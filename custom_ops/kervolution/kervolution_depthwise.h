@@ -47,9 +47,8 @@ void run_depthwise(const Task& task) {
     const int64_t row = i * shape.dilation_height;
     for (int64_t j = 0; j < shape.kernel_width; ++j, ++tap) {
       const int64_t column = j * shape.dilation_width;
-      offsets[tap] =
-          static_cast<int32_t>((row % row_phases * column_phases + column % column_phases) * plane +
-                               row / row_phases * pitch + column / column_phases);
+      offsets[tap] = static_cast<int32_t>((row % row_phases * column_phases + column % column_phases) * plane +
+                                          row / row_phases * pitch + column / column_phases);
     }
   }
   float* const planes = task.scratch;
@@ -64,10 +63,12 @@ void run_depthwise(const Task& task) {
     for (int64_t phase = 0; phase < column_phases; ++phase) {
       const RowSpan span(shape.in_width, block.column * column_phases - shape.pad_left + phase, column_phases, pitch);
       for (int64_t row = rows.begin; row < rows.end; ++row) {
+        if (phase == 0)
+          prefetch_row(x + (shape.in_height + row) * shape.in_width, shape.in_width);  // the next channel's
         const int64_t seen = row - rows.first;
         float* to = planes + (seen % row_phases * column_phases + phase) * plane + seen / row_phases * pitch;
-        copy_strided(x + row * shape.in_width + span.first + span.begin * span.stride, span.end - span.begin,
-                     span.stride, to + span.begin);
+        copy_strided<RowEnd::kExact>(x + row * shape.in_width + span.first + span.begin * span.stride,
+                                     span.end - span.begin, span.stride, to + span.begin);
       }
     }
     gather_channels<kernel, Element>(of_group, 0, plan.tiling.group_channels);

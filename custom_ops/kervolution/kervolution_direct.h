@@ -12,8 +12,10 @@
 namespace {
 
 // Outputs of one tile: channels [channel, channel + rows) of the group at positions [position, position + count).
+// Not inlined: the compiler would keep its constants in registers, and store them away around each tile.
 template <int kernel, Summed summed, typename Element>
-void finish_tile(const Task& task, const float* sums, int64_t channel, int64_t rows, int64_t position, int64_t count) {
+__attribute__((noinline)) void finish_tile(const Task& task, const float* sums, int64_t channel, int64_t rows,
+                                           int64_t position, int64_t count) {
   Element* y = output_of<Element>(task, channel) + position;
   const int64_t area = task.params->shape.out_height * task.params->shape.out_width;
   for (int64_t row = 0; row < rows; ++row, y += area, sums += task.plan->tiling.sum_stride) {
@@ -22,17 +24,6 @@ void finish_tile(const Task& task, const float* sums, int64_t channel, int64_t r
       finish_vector<kernel, summed>(Simd::load(sums + i), load_patch_sum<kernel, summed>(task, position + i), values,
                                     count - i, y + i);
     }
-  }
-}
-
-// The outputs are written once, at many places: without this each first write to a cache line waits for it.
-template <typename Element>
-inline void prefetch_outputs(const Task& task, int64_t channel, int64_t rows, int64_t position, int64_t count) {
-  constexpr int64_t kLine = 64 / sizeof(Element);
-  const Element* y = output_of<Element>(task, channel) + position;
-  const int64_t area = task.params->shape.out_height * task.params->shape.out_width;
-  for (int64_t row = 0; row < rows; ++row, y += area) {
-    for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(y + i, 1);
   }
 }
 
@@ -80,7 +71,6 @@ void run_direct_block(const Task& task) {
         } else {
           pack_tile<Element>(task, channel, first_tap, last_tap, packed_now);
         }
-        if (last) prefetch_outputs<Element>(task, channel, rows, position, count);
         run_tile<Arithmetic>(
             {strips + position, offsets, weights, last_tap - first_tap, sums, tiling.sum_stride, first_tap == 0}, rows,
             count);

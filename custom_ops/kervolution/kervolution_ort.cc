@@ -35,6 +35,16 @@ struct KervolutionOp : OrtCustomOp {
 
 const KervolutionOp& self(const OrtCustomOp* op) { return *static_cast<const KervolutionOp*>(op); }
 
+// The attribute `precision`: kernels of sums of differences have no products to choose one for.
+EdgeconvPrecision read_precision(const OrtApi* api, const OrtKernelInfo* info, int kernel) {
+  const bool is_product = kernel != EDGECONV_MANHATTAN && kernel != EDGECONV_CHEBYSHEV;
+  const std::string precision = read_string(api, info, "precision", "float32");
+  if (precision == "float32") return EDGECONV_FLOAT32_PRECISION;
+  if (precision == "bf16x3" && is_product) return EDGECONV_BF16X3;
+  throw Error{ORT_INVALID_ARGUMENT, "precision is '" + precision + "': it must be float32" +
+                                        (is_product ? " or bf16x3" : ", the only one of this operator")};
+}
+
 class KervolutionKernel {
  public:
   KervolutionKernel(const KervolutionOp& op, const OrtKernelInfo* info);
@@ -56,6 +66,7 @@ class KervolutionKernel {
   EdgeconvConvAttributes attributes_;
   int isa_ = 0;
   int64_t degree_ = 1;
+  EdgeconvPrecision precision_ = EDGECONV_FLOAT32_PRECISION;
   Owner<OrtAllocator> allocator_;
   EdgeconvKervolutionParams params_ = {};  // filter part, where W is an initialiser
   Buffer packed_;                          // empty where W is not
@@ -72,6 +83,7 @@ KervolutionKernel::KervolutionKernel(const KervolutionOp& op, const OrtKernelInf
       throw Error{ORT_INVALID_ARGUMENT, "degree is " + std::to_string(degree_) + ": it must be at least 1"};
     }
   }
+  precision_ = read_precision(api, info, op.definition->kernel);
   EdgeconvStatus status = {};
   check(edgeconv_select_isa(&isa_, &status), status);
   OrtAllocator* allocator = nullptr;
@@ -93,6 +105,7 @@ void KervolutionKernel::set_filters(const Tensor& w, EdgeconvKervolutionParams* 
   params->kernel = op_.definition->kernel;
   params->element_type = op_.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? EDGECONV_FLOAT16 : EDGECONV_FLOAT32;
   params->degree = degree_;
+  params->precision = precision_;
   check(edgeconv_kervolution_plan(params, isa_, plan, &status), status);
   *packed = Buffer(allocator_.get(), edgeconv_kervolution_packed_bytes(params, plan));
   edgeconv_kervolution_pack(params, plan, w.data, static_cast<float*>(packed->get()));
@@ -225,9 +238,9 @@ ONNXTensorElementDataType ORT_API_CALL input_type(const OrtCustomOp* op, size_t 
   return parameter ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : self(op).type;
 }
 
-std::unique_ptr<OrtCustomOp> make_op(const Runtime& runtime, const Definition& definition,
+std::shared_ptr<OrtCustomOp> make_op(const Runtime& runtime, const Definition& definition,
                                      ONNXTensorElementDataType type) {
-  auto op = std::make_unique<KervolutionOp>();
+  auto op = std::make_shared<KervolutionOp>();
   std::memset(static_cast<OrtCustomOp*>(op.get()), 0, sizeof(OrtCustomOp));
   op->api = runtime.api;
   op->definition = &definition;

@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeconv.errors import InputError
+from edgeconv.ops.kervolution import DOMAIN
 
 if TYPE_CHECKING:
     import onnx
-
-DOMAIN = "edgeconv"
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,14 @@ def _external_files(model: onnx.ModelProto) -> set[str]:
 
 def _count_operators(model: onnx.ModelProto) -> dict[str, int]:
     """Count calls of edgeconv's operators, through the file's other functions (which may call them) too."""
+    from edgeconv.inspection.nodes import walk
+
     bodies = {(function.domain, function.name): function.node for function in model.functions}
     known: dict[tuple[str, str], Counter[str]] = {}
 
     def count(nodes: Iterable[onnx.NodeProto]) -> Counter[str]:
         total: Counter[str] = Counter()
-        for node in _nodes(nodes):
+        for node in walk(nodes):
             key = (node.domain, node.op_type)
             if node.domain == DOMAIN:
                 total[node.op_type] += 1
@@ -121,12 +122,3 @@ def _count_operators(model: onnx.ModelProto) -> dict[str, int]:
         return total
 
     return dict(sorted(count(model.graph.node).items()))
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            yield from _nodes(attribute.g.node)
-            for graph in attribute.graphs:
-                yield from _nodes(graph.node)

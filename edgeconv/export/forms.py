@@ -8,7 +8,10 @@ import onnx
 import onnx.inliner
 
 from edgeconv.errors import EdgeconvError
+from edgeconv.inspection.nodes import walk
 from edgeconv.ops.kervolution import DOMAIN, VERSION
+from edgeconv.ops.registry import OPERATORS, onnx_functions
+from edgeconv.rewrite.graph import add_function
 
 Form = Literal["functions", "inlined", "nodes"]
 """How custom operators stand in the file.
@@ -29,22 +32,16 @@ def apply_form(model: onnx.ModelProto, form: Form) -> onnx.ModelProto:
     Raises:
         EdgeconvError: The model holds an operator of edgeconv's domain that has no function.
     """
-    from edgeconv.ops.kervolution_function import FUNCTIONS
-
-    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
-    unknown = sorted(used - FUNCTIONS.keys())
+    used = {node.op_type for node in walk(model.graph.node) if node.domain == DOMAIN}
+    unknown = sorted(used - OPERATORS.keys())
     if unknown:
         raise EdgeconvError(f"operator {DOMAIN}::{unknown[0]} has no ONNX function.")
     _set_opset_import(model, needed=bool(used))
     if form == "nodes" or not used:
         return model
-    standard = next(entry.version for entry in model.opset_import if not entry.domain)
+    functions = onnx_functions()
     for name in sorted(used):
-        function = onnx.FunctionProto()
-        function.CopyFrom(FUNCTIONS[name])
-        # One version of the standard operators in the whole file: an inliner may not mix them.
-        function.opset_import[0].version = standard
-        model.functions.append(function)
+        add_function(model, functions[name])
     if form == "inlined":
         model = onnx.inliner.inline_local_functions(model)
         _set_opset_import(model, needed=False)

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from edgeconv.errors import EdgeconvError, InputError
-from edgeconv.ops.kervolution import DOMAIN, OPERATORS, PLUGIN_ATTRIBUTES, VERSION, KervolutionOperator
+from edgeconv.inspection.nodes import standard_opset
+from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES, VERSION, KervolutionOperator
+from edgeconv.ops.registry import OPERATORS, operator_of, register_torch_operators
 from edgeconv.ops.schema import register_schemas
 
 MIN_OPSET, MAX_OPSET = 18, 23
@@ -79,7 +81,7 @@ def torch_to_onnx(
             raise InputError(f"the traced model cannot be written as ONNX: {_cause(error)}") from error
     assert exported is not None
     model = exported.model_proto
-    written = next(entry.version for entry in model.opset_import if not entry.domain)
+    written = standard_opset(model)
     if written != opset:
         raise EdgeconvError(
             f"PyTorch's exporter wrote opset {written}; the graph cannot be converted to opset {opset}.",
@@ -121,8 +123,7 @@ class HalfPrecision(nn.Module):
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return the exporter's translation table: each torch operator of edgeconv becomes the ONNX node of its name."""
-    import edgeconv.ops.kervolution_torch  # noqa: F401  (registers the torch operators)
-
+    register_torch_operators()
     return {getattr(torch.ops.edgeconv, name).default: _translation(operator) for name, operator in OPERATORS.items()}
 
 
@@ -135,7 +136,8 @@ def _translation(operator: KervolutionOperator) -> Callable[..., Any]:
         attributes: dict[str, Any] = dict(zip(("strides", "pads", "dilations", "group"), window, strict=False))
         rest = [name for name in ("degree", "precision") if getattr(operator, f"has_{name}")]
         attributes.update(zip(rest, window[4:], strict=False))  # a default may be left out
-        return node(*inputs, bias, kernel_shape=list(inputs[1].shape[2:]), **attributes, **PLUGIN_ATTRIBUTES)
+        attributes["kernel_shape"] = list(inputs[operator.weights].shape[2:])
+        return node(*inputs, bias, **attributes, **PLUGIN_ATTRIBUTES)
 
     return translate
 
@@ -179,21 +181,22 @@ def _clean(model: onnx.ModelProto) -> None:
         node.metadata_props.extend(kept)
         node.doc_string = ""
         node.name = _node_name(node, taken)
-        if node.domain == DOMAIN and node.op_type in OPERATORS:
-            _write_bias(model.graph, node)
+        operator = operator_of(node)
+        if operator is not None:
+            _write_bias(model.graph, node, operator)
     del model.graph.metadata_props[:]
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
     model.graph.doc_string = ""
 
 
-def _write_bias(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+def _write_bias(graph: onnx.GraphProto, node: onnx.NodeProto, operator: KervolutionOperator) -> None:
     """Give a node without bias one of zeros.
 
     An omitted optional input is valid, but the reference evaluator wants as many inputs as a function has, and
     TensorRT's parser rejects it inside the function's body.
     """
-    position = len(OPERATORS[node.op_type].inputs) - 1
+    position = len(operator.inputs) - 1
     if len(node.input) > position and node.input[position]:
         return
     types = {tensor.name: (tensor.data_type, tensor.dims[0]) for tensor in graph.initializer if tensor.dims}
@@ -201,7 +204,9 @@ def _write_bias(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
         tensor = value.type.tensor_type
         if tensor.shape.dim:
             types.setdefault(value.name, (tensor.elem_type, tensor.shape.dim[0].dim_value))
-    element, filters = types[node.input[1]]
+    element, filters = types[node.input[operator.weights]]
+    if operator.is_quantized:
+        element = onnx.TensorProto.FLOAT
     name = f"{node.output[0]}_bias"
     zeros = np.zeros(filters, onnx.helper.tensor_dtype_to_np_dtype(element))
     graph.initializer.append(onnx.numpy_helper.from_array(zeros, name))

@@ -40,7 +40,7 @@ from edgeconv.export.shapes import (
     tracing_inputs,
     tracing_shapes,
 )
-from edgeconv.export.verification import real_inputs, tolerance
+from edgeconv.export.verification import quantizes, real_inputs, tolerance
 from edgeconv.files import atomic_output
 from edgeconv.ops.kervolution import count_precisions, describe_precisions
 
@@ -212,7 +212,8 @@ def to_onnx(
                 trials.append(Trial("example", arrays))
             written = onnx.load(temporary)
             reference = TorchModel(module, list(fed), list(kwargs))
-            parity = compare_runtimes(written, reference, trials, tolerance(dtype, atol, rtol), say)
+            limits = tolerance("int8" if quantizes(written) else dtype, atol, rtol)
+            parity = compare_runtimes(written, reference, trials, limits, say)
             if not parity.passed:
                 raise ParityError(parity, _PARITY_REMEDY)
     quoted = shlex.quote(os.fspath(path))

@@ -34,10 +34,12 @@ class Tolerance:
         atol: In the output's units.
         rtol: Relative to the root mean square of the output PyTorch gives, so that the many elements near zero of a
             deep network's output are not held to digits that float32 does not have.
+        steps: An output of 8-bit integers passes in any case if it is at most so many steps off.
     """
 
     atol: float
     rtol: float
+    steps: int = 0
 
     def errors(self, expected: npt.NDArray[Any], actual: npt.NDArray[Any]) -> Errors:
         """Compare two arrays of one shape.
@@ -54,6 +56,8 @@ class Tolerance:
         difference = np.where(np.isnan(difference), np.inf, difference)
         finite = want[np.isfinite(want)]
         bound = self.atol + self.rtol * (float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0)
+        if np.asarray(actual).dtype in (np.uint8, np.int8):
+            bound = max(bound, self.steps)
         largest = float(difference.max())
         return Errors(largest, float(difference.mean()), want.size, largest <= bound and finite.size > 0)
 
@@ -166,5 +170,7 @@ class ParityReport:
         if self.kervolution_precisions:
             console.print(f"[dim]{escape(describe_precisions(self.kervolution_precisions))}[/]", soft_wrap=True)
         limit = f"atol {self.tolerance.atol:g} + rtol {self.tolerance.rtol:g} × rms of PyTorch's output"
+        if self.tolerance.steps:
+            limit += f", or {self.tolerance.steps} step of an 8-bit output"
         console.print(self.verdict(), style=None if self.passed else "bold red", soft_wrap=True)
         console.print(f"[dim]An element passes within {limit}. ORT: ONNX Runtime.[/]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,21 @@ from edgeconv.errors import InputError
 from edgeconv.export.parity import TorchModel, compare_runtimes
 from edgeconv.export.report import ParityReport, Tolerance
 from edgeconv.export.samples import graph_inputs, load_inputs, prepare, random_trials, real_trials
+from edgeconv.inspection.nodes import walk
+from edgeconv.ops.registry import operator_of
 
 StrPath = str | os.PathLike[str]
 
-TOLERANCES = {"float32": Tolerance(1e-5, 1e-3), "float16": Tolerance(1e-3, 2e-2)}
-"""Default tolerances by precision: float32 keeps 4 digits through a deep network, float16 about 2."""
+TOLERANCES = {
+    "float32": Tolerance(1e-5, 1e-3),
+    "float16": Tolerance(1e-3, 2e-2),
+    "int8": Tolerance(1e-3, 2e-2, steps=1),
+}
+"""Default tolerances by precision: float32 keeps 4 digits through a deep network, float16 about 2.
+
+"int8" is for whatever quantises on its way, whatever its precision besides: float sums that differ in their last digit
+may round to neighbouring integers, and one step is 1/255 of a tensor's range.
+"""
 
 _UNKNOWN_SIZE = 32  # of a dynamic axis that neither the file nor the checkpoint gives a size
 
@@ -63,14 +74,28 @@ def verify_model(
     examples = {name: _example(axes, loaded) for name, axes in graph_inputs(content).items()}
     trials = [*random_trials(content, examples), *real_trials(content, real_inputs(loaded, inputs))]
     reference = TorchModel(loaded.program or loaded.module, list(examples))
-    limits = tolerance(properties.get("edgeconv.precision", "float32"), atol, rtol)
+    precision = "int8" if quantizes(content) else properties.get("edgeconv.precision", "float32")
+    limits = tolerance(precision, atol, rtol)
     return compare_runtimes(content, reference, trials, limits, progress)
+
+
+def quantizes(model: onnx.ModelProto) -> bool:
+    """Tell whether some node rounds to a grid of integers: QuantizeLinear, or an operator on 8-bit integers."""
+    return any(
+        node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") or _is_quantized(node)
+        for node in walk(model.graph.node)
+    )
+
+
+def _is_quantized(node: onnx.NodeProto) -> bool:
+    operator = operator_of(node)
+    return operator is not None and operator.is_quantized
 
 
 def tolerance(precision: str, atol: float | None, rtol: float | None) -> Tolerance:
     """Return the default tolerance of a precision, with what the caller gives over it."""
     default = TOLERANCES.get(precision, TOLERANCES["float32"])
-    return Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol)
+    return replace(default, atol=default.atol if atol is None else atol, rtol=default.rtol if rtol is None else rtol)
 
 
 def real_inputs(loaded: Checkpoint, path: StrPath | None) -> npt.NDArray[Any] | None:

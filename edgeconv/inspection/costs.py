@@ -7,8 +7,8 @@ Counted are the operators whose cost is multiplications and additions in pairs:
     Gemm, MatMul, MatMulInteger, QLinearMatMul     output elements · K
 
 A bias, an activation, a pooling and a normalisation add none. A kervolution counts as the convolution of its shape.
-`ManhattanKervolution` and `ChebyshevKervolution` do an absolute difference where a convolution multiplies: theirs are
-counted as such, apart.
+`ManhattanKervolution`, `QLinearManhattanKervolution` and `ChebyshevKervolution` do an absolute difference where a
+convolution multiplies: theirs are counted as such, apart. `operand_type` says of what type the operands are.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from dataclasses import dataclass
 
 import onnx
 
-from edgeconv.inspection.nodes import STANDARD_DOMAINS, domain_of, is_edgeconv_operator
+from edgeconv.inspection.nodes import STANDARD_DOMAINS, domain_of
 from edgeconv.inspection.shapes import Value
+from edgeconv.ops.registry import operator_of
 
-ABSOLUTE_DIFFERENCE_OPERATORS = ("ManhattanKervolution", "ChebyshevKervolution")
-"""Operators that take absolute differences in place of products."""
+ABSOLUTE_DIFFERENCE_KERNELS = ("manhattan", "chebyshev")
+"""Kernels that take absolute differences in place of products."""
 
 # Positions of the two operands.
 _CONVOLUTIONS = {"Conv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3)}
 _PRODUCTS = {"MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
+_WEIGHTS = {name: weights for name, (_, weights) in (_CONVOLUTIONS | _PRODUCTS).items()}
+_WEIGHTS |= {"ConvTranspose": 1, "Gemm": 1}
 _UNCOUNTED = frozenset({"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
 
 
@@ -65,9 +68,10 @@ def node_cost(node: onnx.NodeProto, values: Mapping[str, Value]) -> Cost:
         values: Type and shape of every value in scope.
     """
     kind = node.op_type
-    if is_edgeconv_operator(node):
-        count = _convolution(node, values, 1)
-        if count is not None and kind in ABSOLUTE_DIFFERENCE_OPERATORS:
+    operator = operator_of(node)
+    if operator is not None:
+        count = _convolution(node, values, operator.weights)
+        if count is not None and operator.kernel in ABSOLUTE_DIFFERENCE_KERNELS:
             return Cost(absolute_differences=count)
     elif domain_of(node) not in STANDARD_DOMAINS:
         return UNKNOWN
@@ -83,6 +87,16 @@ def node_cost(node: onnx.NodeProto, values: Mapping[str, Value]) -> Cost:
     else:
         return UNKNOWN if kind in _UNCOUNTED else Cost()
     return UNKNOWN if count is None else Cost(macs=count)
+
+
+def operand_type(node: onnx.NodeProto, values: Mapping[str, Value]) -> str | None:
+    """Return the element type of a counted operator's weights (its second operand), None for all other operators."""
+    operator = operator_of(node)
+    if operator is not None:
+        position: int | None = operator.weights
+    else:
+        position = _WEIGHTS.get(node.op_type) if domain_of(node) in STANDARD_DOMAINS else None
+    return values[node.input[position]].dtype if position is not None and node.input[position] in values else None
 
 
 def _sizes(name: str, values: Mapping[str, Value]) -> tuple[int, ...] | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx
 from onnx.inliner import inline_selected_functions
 
-from edgeconv.inspection.costs import UNKNOWN, Cost, node_cost
+from edgeconv.inspection.costs import UNKNOWN, Cost, node_cost, operand_type
 from edgeconv.inspection.nodes import (
     FunctionKey,
     elem_type,
@@ -22,7 +22,8 @@ from edgeconv.inspection.parameters import Parameters, find_parameters
 from edgeconv.inspection.reading import SMALL
 from edgeconv.inspection.report import Layer
 from edgeconv.inspection.shapes import Value, infer_values, known_values
-from edgeconv.ops.kervolution import DOMAIN, OPERATORS, precision_of
+from edgeconv.ops.kervolution import DOMAIN, precision_of
+from edgeconv.ops.registry import OPERATORS
 
 
 class LayerTable:
@@ -67,6 +68,7 @@ class LayerTable:
             absolute_differences=cost.absolute_differences,
             complete=cost.complete,
             precision=precision_of(node),
+            operand_type=operand_type(node, values) if cost.macs or cost.absolute_differences else None,
         )
 
     def _cost(self, node: onnx.NodeProto, values: Mapping[str, Value], constant: set[str]) -> tuple[Cost, int]:

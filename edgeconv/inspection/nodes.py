@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 from onnx import TensorProto
 
-from edgeconv.ops.kervolution import DOMAIN, OPERATORS
+from edgeconv.ops.registry import operator_of
 
 STANDARD_DOMAINS = ("", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training")
 """Domains of the ONNX standard itself."""
@@ -46,7 +46,12 @@ def node_label(node: onnx.NodeProto) -> str:
 
 def is_edgeconv_operator(node: onnx.NodeProto) -> bool:
     """Tell whether the node is one of edgeconv's operators, which are counted whole and have native kernels."""
-    return node.domain == DOMAIN and node.op_type in OPERATORS
+    return operator_of(node) is not None
+
+
+def standard_opset(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operators that the file uses, 0 if it does not say."""
+    return next((int(entry.version) for entry in model.opset_import if not domain_of(entry)), 0)
 
 
 def functions_of(model: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionProto]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import TensorProto
 
-from edgeconv.inspection.nodes import consumed, domain_of, subgraphs, tensor_elements, walk
+from edgeconv.inspection.nodes import consumed, domain_of, is_edgeconv_operator, subgraphs, tensor_elements, walk
+from edgeconv.ops.registry import OPERATORS
 
 _FLOATING = frozenset(
     value for name, value in TensorProto.DataType.items() if name.startswith(("FLOAT", "BFLOAT", "DOUBLE", "COMPLEX"))
@@ -29,6 +30,10 @@ _SETTINGS = {
     "MatMulInteger": {2, 3},
     "Resize": {1, 2, 3},
     "Upsample": {1},
+    **{
+        name: {i for i, each in enumerate(operator.inputs) if each.endswith(("_scale", "_zero_point"))}
+        for name, operator in OPERATORS.items()
+    },
 }
 _INTEGER_WEIGHTS = {
     "DequantizeLinear": {0},
@@ -36,6 +41,7 @@ _INTEGER_WEIGHTS = {
     "QLinearMatMul": {0, 3},
     "ConvInteger": {1},
     "MatMulInteger": {0, 1},
+    **{name: {operator.weights} for name, operator in OPERATORS.items()},
 }
 
 
@@ -115,11 +121,11 @@ def _stored(graph: onnx.GraphProto) -> dict[str, tuple[int, int, int]]:
 def _roles(nodes: Iterable[onnx.NodeProto]) -> dict[str, set[str]]:
     roles: dict[str, set[str]] = {}
     for node in nodes:
-        standard = domain_of(node) == ""
+        known = domain_of(node) == "" or is_edgeconv_operator(node)
         for position, name in enumerate(node.input):
-            if standard and position in _SETTINGS.get(node.op_type, ()):
+            if known and position in _SETTINGS.get(node.op_type, ()):
                 role = "setting"
-            elif standard and position in _INTEGER_WEIGHTS.get(node.op_type, ()):
+            elif known and position in _INTEGER_WEIGHTS.get(node.op_type, ()):
                 role = "weight"
             else:
                 role = "other"

@@ -47,7 +47,7 @@ def _summary(report: ModelReport) -> Table:
         for tensor in tensors:
             row(kind, _tensor(tensor))
     row("parameters", f"{report.parameters:,} ({_bytes(report.weights_bytes)} of stored tensors)")
-    row("operations", _operations(report.macs, report.absolute_differences, report.complete))
+    row("operations", _operations(report))
     if report.kervolution_precisions:
         row("precision", describe_precisions(report.kervolution_precisions))
     for key, value in report.metadata.items():
@@ -74,18 +74,20 @@ def _operators(report: ModelReport) -> Table:
 def _layers(layers: list[Layer], *, all_layers: bool) -> Table:
     table = Table(title="Layers", title_justify="left")
     mixed = len({layer.precision for layer in layers if layer.precision}) > 1  # else the summary says it
+    shown = [layer for layer in layers if all_layers or _matters(layer)]
+    types = len({layer.dtype for layer in shown}) > 1
     for name in ("name", "operator", *(["precision"] if mixed else []), "output"):
         table.add_column(name, overflow="fold")
     table.add_column("parameters", justify="right")
     table.add_column("operations", justify="right")
-    shown = [layer for layer in layers if all_layers or _matters(layer)]
     for layer in shown:
-        counts = _operations(layer.macs, layer.absolute_differences, layer.complete) if _counts(layer) else ""
+        counts = _operations(layer) if _counts(layer) else ""
         parameters = f"{layer.parameters:,}" if layer.parameters else ""
         # Exporters name a node module/operator; the operator has its own column.
         name = layer.name.removesuffix(f"/{layer.op.rpartition('::')[2]}")
         precision = [Text(layer.precision or "")] if mixed else []
-        table.add_row(Text(name), Text(layer.op), *precision, Text(_shape(layer.output_shape)), parameters, counts)
+        output = f"{layer.dtype} {_shape(layer.output_shape)}" if types else _shape(layer.output_shape)
+        table.add_row(Text(name), Text(layer.op), *precision, Text(output), parameters, counts)
     hidden = len(layers) - len(shown)
     if hidden:
         table.caption = f"{hidden} more without parameters or counted operations"
@@ -123,11 +125,16 @@ def _shape(shape: Shape) -> str:
     return "?" if shape is None else "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
 
 
-def _operations(macs: int, differences: int, complete: bool) -> str:
-    known = [f"{_count(n)} {unit}" for n, unit in ((macs, "MACs"), (differences, "abs. differences")) if n]
+def _operations(counted: Layer | ModelReport) -> str:
+    units = ((counted.macs, "MACs"), (counted.absolute_differences, "abs. differences"))
+    known = [f"{_count(n)} {unit}" for n, unit in units if n]
     if not known:
-        return "0 MACs" if complete else "not known"
-    return ("" if complete else "at least ") + " + ".join(known)
+        return "0 MACs" if counted.complete else "not known"
+    text = ("" if counted.complete else "at least ") + " + ".join(known)
+    in_bytes = counted.operations_8bit
+    if in_bytes == counted.macs + counted.absolute_differences:
+        return f"{text} in 8 bits"
+    return f"{text}, {_count(in_bytes)} of them in 8 bits" if in_bytes else text
 
 
 def _count(number: int) -> str:

@@ -68,10 +68,12 @@ class Layer:
         output_shape: Shape of the first output.
         parameters: Parameters that this node is the first to use.
         macs: Multiply-accumulates of one inference (a kervolution's are those of the convolution of its shape).
-        absolute_differences: Absolute differences, of the Manhattan and Chebyshev kervolutions.
+        absolute_differences: Absolute differences, of the Manhattan (in 8 bits too) and Chebyshev kervolutions.
         complete: False where the two counts are lower bounds.
         precision: How a kervolution on x·w asks for its products (`edgeconv.ops.kervolution.Precision`); None for every
             other operator.
+        operand_type: Element type of the weights that the operations are on (`float`, `float16`, `int8`); None where
+            none are counted, or where they are inside a function or a subgraph.
     """
 
     name: str
@@ -83,6 +85,12 @@ class Layer:
     absolute_differences: int
     complete: bool
     precision: str | None = None
+    operand_type: str | None = None
+
+    @property
+    def operations_8bit(self) -> int:
+        """Multiply-accumulates and absolute differences on 8-bit integers."""
+        return self.macs + self.absolute_differences if self.operand_type in ("int8", "uint8") else 0
 
 
 @dataclass(frozen=True)
@@ -155,9 +163,14 @@ class ModelReport:
         """Size of the file with its external data."""
         return self.file_bytes + sum(self.external_files.values())
 
+    @property
+    def operations_8bit(self) -> int:
+        """How many of the multiply-accumulates and absolute differences are on 8-bit integers."""
+        return sum(layer.operations_8bit for layer in self.layers)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values: the attributes, and `size_bytes`."""
-        return {**asdict(self), "size_bytes": self.size_bytes}
+        """Return plain JSON values: the attributes, `size_bytes` and `operations_8bit`."""
+        return {**asdict(self), "size_bytes": self.size_bytes, "operations_8bit": self.operations_8bit}
 
     def render(self, console: Console, *, all_layers: bool = False) -> None:
         """Print the report as tables.

@@ -8,6 +8,9 @@ What the runtimes do, in the order of the rows (docs/design.md, section 2):
   and plugin_namespace. Without the plugin it imports the function. Before 10.7 a function shadows the plugin.
 - TensorRT's parser loses strides and dilations that a function hands on to a Conv: edgeconv's functions then fail to
   load.
+- TensorRT dequantises int8 with zero-point 0 only: the functions of operators on other integers fail to load, and
+  inlining them does not help.
+- The ONNX reference evaluator has DequantizeLinear and QuantizeLinear from opset 19 on.
 - TensorRT-RTX has no plugin layers: it imports the function, unless a plugin is registered, on which its parser aborts.
 - OpenVINO takes neither custom operators nor local functions.
 
@@ -18,10 +21,11 @@ in the version and type that the file uses, only loading it tells.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
+from onnx import TensorProto, numpy_helper
 
 from edgeconv.inspection.nodes import (
     STANDARD_DOMAINS,
@@ -32,16 +36,22 @@ from edgeconv.inspection.nodes import (
     is_edgeconv_operator,
     label,
     node_label,
+    standard_opset,
+    tensor_elements,
     walk,
 )
+from edgeconv.inspection.reading import SMALL
 from edgeconv.inspection.report import CustomOperator, RuntimePath
-from edgeconv.ops.kervolution import DOMAIN, OPERATORS, PLUGIN_ATTRIBUTES
+from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES
+from edgeconv.ops.registry import OPERATORS, operator_of
 
 NATIVE, FUNCTION, STANDARD = "native kernel", "function body", "standard operators"
 NO_LOAD, NOT_KNOWN = "will not load", "not known"
 
 MICROSOFT = "com.microsoft"
 """Domain of ONNX Runtime's own operators; other runtimes take some of them."""
+
+_QUANTIZATION_OPSET = 19  # the first in which the reference evaluator has DequantizeLinear
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,9 @@ class Usage:
         missing: Labels of operators outside the standard for which the file has no function, edgeconv's included.
         missing_inside: The same in the bodies of edgeconv's operators, which only matter where no kernel is loaded.
         strided: Labels of edgeconv's operators whose function is in the file and that have strides or dilations.
+        quantized: Labels of edgeconv's operators on 8-bit integers.
+        asymmetric: Those of them that somewhere have other integers than int8 with zero-point 0.
+        opset: Version of the standard operators.
         plugin_attributes: Whether every call of edgeconv's operators can find its plugin.
         exported: Whether edgeconv wrote the file.
     """
@@ -65,6 +78,9 @@ class Usage:
     missing: frozenset[str]
     missing_inside: frozenset[str]
     strided: frozenset[str]
+    quantized: frozenset[str]
+    asymmetric: frozenset[str]
+    opset: int
     plugin_attributes: bool
     exported: bool
 
@@ -77,6 +93,8 @@ def find_usage(model: onnx.ModelProto) -> Usage:
     missing: set[str] = set()
     missing_inside: set[str] = set()
     strided: set[str] = set()
+    asymmetric: set[str] = set()
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def follow(nodes: Iterable[onnx.NodeProto], inside: tuple[FunctionKey, ...], counted: bool) -> None:
         for node in walk(nodes):
@@ -88,6 +106,8 @@ def find_usage(model: onnx.ModelProto) -> Usage:
                 marked.append(_has_plugin_attributes(node))
                 if key in functions and _is_strided(node):
                     strided.add(node_label(node))
+                if _is_asymmetric(node, stored):
+                    asymmetric.add(node_label(node))
             if key in functions:
                 if key not in inside:  # a function that calls itself is invalid; do not follow it for ever
                     follow(functions[key].node, (*inside, key), counted and not is_edgeconv_operator(node))
@@ -96,13 +116,17 @@ def find_usage(model: onnx.ModelProto) -> Usage:
 
     follow(model.graph.node, (), True)
     used = {label(domain, op) for domain, op in calls}
+    ours = {label(domain, op): OPERATORS[op] for domain, op in calls if domain == DOMAIN and op in OPERATORS}
     return Usage(
         operators=dict(calls),
         bodies=frozenset(label(domain, name) for domain, name, _ in functions) & used,
-        native=frozenset(label(domain, op) for domain, op in calls if domain == DOMAIN and op in OPERATORS),
+        native=frozenset(ours),
         missing=frozenset(missing),
         missing_inside=frozenset(missing_inside),
         strided=frozenset(strided),
+        quantized=frozenset(name for name, operator in ours.items() if operator.is_quantized),
+        asymmetric=frozenset(asymmetric),
+        opset=standard_opset(model),
         plugin_attributes=all(marked),
         exported=any(entry.key.startswith("edgeconv.") for entry in model.metadata_props),
     )
@@ -126,7 +150,7 @@ def runtime_paths(usage: Usage) -> list[RuntimePath]:
             "register the op library: SessionOptions.register_custom_ops_library(edgeconv.op_library())",
             takes_microsoft=True,
         ),
-        _with_functions("ONNX reference evaluator", usage, "edgeconv export without --no-functions"),
+        _reference("ONNX reference evaluator", usage),
         _with_plugin("TensorRT >= 10.7, edgeconv plugin", usage),
         _with_tensorrt_functions("TensorRT >= 10.7, no plugin", usage, _inlined(usage)),
         _old_tensorrt("TensorRT < 10.7 (JetPack 6.1, 6.2)", usage),
@@ -156,8 +180,19 @@ def _with_functions(runtime: str, usage: Usage, remedy: str, *, takes_microsoft:
     return RuntimePath(runtime, STANDARD, "nothing in the file is outside the standard")
 
 
+def _reference(runtime: str, usage: Usage) -> RuntimePath:
+    path = _with_functions(runtime, usage, _with_bodies(usage))
+    if path.path == FUNCTION and usage.quantized and usage.opset < _QUANTIZATION_OPSET:
+        reason = f"has DequantizeLinear from opset {_QUANTIZATION_OPSET} on; the file has {usage.opset}"
+        return RuntimePath(runtime, NO_LOAD, reason, f"write the file in opset {_QUANTIZATION_OPSET} or later")
+    return path
+
+
 def _with_tensorrt_functions(runtime: str, usage: Usage, remedy: str) -> RuntimePath:
     path = _with_functions(runtime, usage, remedy)
+    if path.path == FUNCTION and usage.asymmetric:
+        reason = f"dequantises int8 with zero-point 0 only; other integers in {_names(usage.asymmetric)}"
+        return RuntimePath(runtime, NO_LOAD, reason, "quantise inputs, weights and outputs to int8, symmetrically")
     if path.path == FUNCTION and usage.strided:
         reason = f"its parser loses strides and dilations inside functions: {_names(usage.strided)}"
         return RuntimePath(runtime, NO_LOAD, reason, _inlined(usage))
@@ -227,15 +262,35 @@ def _is_strided(node: onnx.NodeProto) -> bool:
     return any(set(attribute.ints) - {1} for attribute in node.attribute if attribute.name in ("strides", "dilations"))
 
 
+def _is_asymmetric(node: onnx.NodeProto, stored: Mapping[str, TensorProto]) -> bool:
+    """Tell whether a zero-point in the file is not 0, or of another type than int8."""
+    operator = operator_of(node)
+    if operator is None or not operator.is_quantized:
+        return False
+    points = [name for key, name in zip(operator.inputs, node.input, strict=False) if key.endswith("_zero_point")]
+    known = [stored[name] for name in points if name in stored]
+    return any(
+        tensor.data_type != TensorProto.INT8
+        or (tensor_elements(tensor) <= SMALL and bool(numpy_helper.to_array(tensor).any()))
+        for tensor in known
+    )
+
+
 def _has_plugin_attributes(node: onnx.NodeProto) -> bool:
     given = {attribute.name: attribute.s.decode(errors="replace") for attribute in node.attribute}
     return all(given.get(name) == value for name, value in PLUGIN_ATTRIBUTES.items())
 
 
+def _with_bodies(usage: Usage) -> str:
+    made_by_rewrite = usage.quantized & usage.missing
+    return "fuse_qlinear_manhattan with_function=True" if made_by_rewrite else "edgeconv export without --no-functions"
+
+
 def _inlined(usage: Usage) -> str:
-    if usage.native & usage.missing or usage.exported:
-        return "edgeconv export --inline"
-    return "inline the functions (onnx.inliner.inline_local_functions)"
+    inline = "inline the functions (onnx.inliner.inline_local_functions)"
+    if usage.quantized:  # usually made by a rewrite of the exported file: exporting again would not give it
+        return f"{_with_bodies(usage)}, then {inline}" if usage.quantized & usage.missing else inline
+    return "edgeconv export --inline" if usage.native & usage.missing or usage.exported else inline
 
 
 def _names(labels: frozenset[str]) -> str:

@@ -11,7 +11,7 @@ from onnx import shape_inference
 
 from edgeconv.errors import InputError
 from edgeconv.inspection.folding import fold_sizes
-from edgeconv.inspection.nodes import dtype_name, subgraphs
+from edgeconv.inspection.nodes import dtype_name, standard_opset, subgraphs
 from edgeconv.ops.schema import register_schemas
 
 INPUT_SHAPE_KEY = "edgeconv.input_shape"
@@ -122,7 +122,7 @@ def infer_values(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """
     register_schemas()
     inferred, notes = _infer(model)
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    opset = standard_opset(model)
     # Each round makes sizes known that were computed from shapes of the round before.
     for _ in range(_ROUNDS if opset else 0):
         shapes = {name: value.shape for name, value in known_values(inferred.graph).items()}

@@ -48,7 +48,7 @@ def patch_distance(
     Raises:
         ValueError: The window is larger than the padded input.
     """
-    shape = _output_shape(x, w, strides, pads, dilations)
+    shape = output_shape(x, w, strides, pads, dilations)
     if min(shape[2:]) < 1:
         raise ValueError(f"a {tuple(w.shape[2:])} window does not fit {tuple(x.shape)} input with pads {list(pads)}")
     result = x.new_empty(shape)
@@ -99,9 +99,10 @@ def patch_distance_backward(
     return grad_padded[:, :, top : top + x.shape[2], left : left + x.shape[3]].clone(), grad_w
 
 
-def _output_shape(
+def output_shape(
     x: Tensor, w: Tensor, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]
 ) -> tuple[int, int, int, int]:
+    """Return (N, M, H', W') of a window that slides over x; a size below 1 where it does not fit."""
     height, width = (
         (x.shape[2 + i] + pads[i] + pads[2 + i] - dilations[i] * (w.shape[2 + i] - 1) - 1) // strides[i] + 1
         for i in (0, 1)
@@ -145,16 +146,8 @@ def _split(tensor: Tensor, dimension: int, parts: int) -> Tensor:
 
 
 @patch_distance.register_fake
-def _(
-    x: Tensor,
-    w: Tensor,
-    p: float,
-    strides: Sequence[int],
-    pads: Sequence[int],
-    dilations: Sequence[int],
-    group: int,
-) -> Tensor:
-    return x.new_empty(_output_shape(x, w, strides, pads, dilations))
+def _(x: Tensor, w: Tensor, p: float, strides: list[int], pads: list[int], dilations: list[int], group: int) -> Tensor:
+    return x.new_empty(output_shape(x, w, strides, pads, dilations))
 
 
 @patch_distance_backward.register_fake

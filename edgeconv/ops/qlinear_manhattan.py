@@ -39,6 +39,11 @@ class QLinearKervolutionOperator(KervolutionOperator):
         activations, weights = (("X", "x_scale", "x_zero_point"), ("W", "w_scale", "w_zero_point"))
         return (*activations, *weights, "y_scale", "y_zero_point", "B")
 
+    @property
+    def is_quantized(self) -> bool:
+        """True."""
+        return True
+
 
 OPERATOR = QLinearKervolutionOperator("QLinearManhattanKervolution", "manhattan", (), "-‖x - w‖₁")
 """The operator's description; `formula` is of the dequantised tensors, before the bias."""

@@ -6,13 +6,14 @@ float32 depends on the values of the scales; exporters and compilers see one nod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from edgeconv.ops.kervolution_torch import kervolution
-from edgeconv.ops.patch_distance_torch import _output_shape, patch_distance
+from edgeconv.ops.patch_distance_torch import output_shape, patch_distance
 from edgeconv.ops.qlinear_manhattan import OPERATOR
 
 
@@ -53,8 +54,10 @@ def qlinear_manhattan_kervolution(
         (N, M, H', W') in y_zero_point's type. Where every w_scale equals x_scale the sums are exact.
 
     Raises:
-        ValueError: The window is larger than the padded input.
+        ValueError: The window is larger than the padded input, or a tensor is of another type.
     """
+    tensors = (x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, bias)
+    _check_types(dict(zip(OPERATOR.inputs, tensors, strict=True)))
     # float64 holds the integers, and their sums, exactly.
     x_steps, w_steps = x.double() - x_zero_point, w.double() - w_zero_point.reshape(-1, 1, 1, 1)
     if bool((w_scale == x_scale).all()):
@@ -71,20 +74,28 @@ def qlinear_manhattan_kervolution(
     return steps.clamp(limits.min, limits.max).to(y_zero_point.dtype)
 
 
+def _check_types(tensors: Mapping[str, Tensor | None]) -> None:
+    """Hold the tensors to the types that the ONNX operator takes: other ones would export as an invalid file."""
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        real = name == "B" or name.endswith("scale")
+        if tensor.dtype not in ((torch.float32,) if real else (torch.uint8, torch.int8)):
+            allowed = "float32" if real else "uint8 or int8"
+            raise ValueError(f"{name} of {OPERATOR.name} is {str(tensor.dtype)[6:]}; it must be {allowed}")
+        like = tensors.get(name[0].upper()) if name.endswith("zero_point") else None
+        if like is not None and like.dtype != tensor.dtype:
+            raise ValueError(
+                f"{name} of {OPERATOR.name} is {str(tensor.dtype)[6:]}, {name[0].upper()} is {str(like.dtype)[6:]}; "
+                "they must be the same"
+            )
+
+
 @qlinear_manhattan_kervolution.register_fake
-def _(
-    x: Tensor,
-    x_scale: Tensor,
-    x_zero_point: Tensor,
-    w: Tensor,
-    w_scale: Tensor,
-    w_zero_point: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor,
-    bias: Tensor | None,
-    strides: Sequence[int],
-    pads: Sequence[int],
-    dilations: Sequence[int],
-    group: int,
-) -> Tensor:
-    return y_zero_point.new_empty(_output_shape(x, w, strides, pads, dilations))
+def _(*inputs: Any) -> Tensor:
+    tensors: dict[str, Any] = dict(zip(OPERATOR.inputs, inputs, strict=False))
+    _check_types(tensors)
+    strides, pads, dilations, _group = inputs[len(tensors) :]
+    shape = output_shape(tensors["X"], tensors["W"], strides, pads, dilations)
+    result: Tensor = tensors["y_zero_point"].new_empty(shape)
+    return result

@@ -23,6 +23,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeconv.errors import MissingDependencyError
+from edgeconv.inspection.nodes import standard_opset
 from edgeconv.ops.kervolution import DOMAIN, OPERATOR_OF_KERNEL, PLUGIN_ATTRIBUTES
 from edgeconv.ops.qlinear_manhattan import OPERATOR
 from edgeconv.rewrite.activation_grid import GridWeights, regrid, unmoved
@@ -104,14 +105,14 @@ def fuse_qlinear_manhattan(
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    graph = Graph(result)
+    graph, opset = Graph(result), standard_opset(result)
     rewritten: list[FusedNode] = []
     left: list[LeftNode] = []
     for node in graph.nodes:
         if _is_float_operator(node):
             try:
-                if with_function and graph.opset < MIN_OPSET:
-                    raise NotRewritten(f"the file has opset {graph.opset}; the function body needs {MIN_OPSET}")
+                if with_function and opset < MIN_OPSET:
+                    raise NotRewritten(f"the file has opset {opset}; the function body needs {MIN_OPSET}")
                 match = _match(graph, node)
                 weights = _check(graph, match, regrid_weights)
             except NotRewritten as reason:

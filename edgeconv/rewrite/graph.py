@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from edgeconv.inspection.nodes import consumed, domain_of, subgraphs, walk
+from edgeconv.inspection.nodes import consumed, domain_of, standard_opset, subgraphs, walk
 from edgeconv.ops.schema import register_schemas
 
 Array = NDArray[Any]
@@ -47,11 +47,6 @@ class Graph:
     def nodes(self) -> list[onnx.NodeProto]:
         """The nodes, in their order."""
         return list(self._graph.node)
-
-    @property
-    def opset(self) -> int:
-        """Version of the standard operators."""
-        return next((int(entry.version) for entry in self.model.opset_import if not domain_of(entry)), 0)
 
     def producer(self, name: str) -> onnx.NodeProto | None:
         """Return the node that makes a value; None for inputs and initialisers."""
@@ -176,14 +171,13 @@ def nested_nodes(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]
 
 
 def add_function(model: onnx.ModelProto, function: onnx.FunctionProto) -> None:
-    """Put a function into a file that lacks it, in the file's version of the standard operators; import its domain."""
+    """Put a function into a file that lacks it, in the file's version of the standard operators."""
     if not any((each.domain, each.name) == (function.domain, function.name) for each in model.functions):
         added = model.functions.add()
         added.CopyFrom(function)
-        standard = next(int(entry.version) for entry in model.opset_import if not domain_of(entry))
         for entry in added.opset_import:
             if not domain_of(entry):
-                entry.version = standard  # one version in the whole file: an inliner may not mix them
+                entry.version = standard_opset(model)  # one version in the whole file: an inliner may not mix them
     model.ir_version = max(model.ir_version, 8)  # the first with functions
 
 

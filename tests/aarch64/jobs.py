@@ -14,6 +14,8 @@ import native_kernels
 import numpy as np
 import numpy.typing as npt
 import onnx
+import qlinear_kernels
+import qlinear_models
 from kervolution_cases import Window
 from native_models import make_model
 from tolerances import TOLERANCES, assert_close
@@ -142,7 +144,22 @@ def elementary() -> Iterator[Job]:
     yield kervolution_job("tanh", case, np.tanh(x.astype(np.float64)), accurate)
 
 
-FAMILIES: tuple[Callable[[], Iterator[Job]], ...] = (kervolution, extremes, conversions, elementary)
+def qlinear() -> Iterator[Job]:
+    """The 8-bit kernel on shapes that hurt, in every combination of types, with scales at which bodies are exact."""
+    types = [(x, w, y) for x in qlinear_kernels.TYPES for w in qlinear_kernels.TYPES for y in qlinear_kernels.TYPES]
+    for i, (name, (x_shape, filters, window, attributes)) in enumerate(qlinear_kernels.SHAPES.items()):
+        if x_shape[0] == 0:
+            continue  # the function body does not take an empty batch
+        for k in (i, i + 3):
+            options = {"types": types[k % 8], "bias": k % 3 != 0, "per_channel": k % 2 == 0, "dyadic": True}
+            case = qlinear_kernels.make_case(x_shape, filters, window, **options, **attributes)
+            inputs = ("X", "W", "x_scale", "w_zero_point") if k % 5 == 0 else ("X",)
+            model, feeds = qlinear_models.make_model(case, inputs=inputs)
+            dtype = np.dtype(options["types"][2])
+            yield Job(f"qlinear-{name}-{k - i}", apply_form(model, "functions"), feeds, dtype, case.oracle(), equal)
+
+
+FAMILIES: tuple[Callable[[], Iterator[Job]], ...] = (kervolution, extremes, conversions, elementary, qlinear)
 
 
 def all_jobs() -> list[Job]:

@@ -27,6 +27,8 @@ LACKS = {
 }
 MARKS = {"baseline": "%xmm", "avx2": "%ymm", "avx512": "%zmm", "avx512_vnni": VNNI, "amx": TILES}
 
+# With tiles in software, so that the AMX code is instrumented, too.
+ASAN = ("-DEDGECONV_SANITIZE=address", "-DEDGECONV_SOFTWARE_TILES=ON", "-DCMAKE_BUILD_TYPE=Release")
 NOWHERE = ("-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF", "-DCMAKE_FIND_USE_SYSTEM_ENVIRONMENT_PATH=OFF")
 
 
@@ -44,7 +46,7 @@ def path_is_of(object_file: Path, isa: str) -> bool:
 
 def test_no_instruction_is_outside_its_instruction_set(native_build: Path) -> None:
     objects = sorted(native_build.rglob("*.o"))
-    assert {instruction_set(path) for path in objects} >= {"baseline", "avx2", "avx512"}
+    assert {instruction_set(path) for path in objects} >= {"baseline", "avx2", "avx512", "amx"}
     assert len(objects) >= 8
     for path in objects:
         isa = instruction_set(path)
@@ -72,7 +74,7 @@ def test_library_exports_and_needs_little(native_build: Path) -> None:
 
 
 def test_kernels_under_address_sanitizer(build: Callable[..., Path]) -> None:
-    directory = build("asan", "-DEDGECONV_SANITIZE=address", "-DCMAKE_BUILD_TYPE=Release")
+    directory = build("asan", *ASAN)
     preload = [output("g++", f"-print-file-name={name}.so").strip() for name in ("libasan", "libstdc++")]
     environment = {
         **os.environ,
@@ -80,7 +82,8 @@ def test_kernels_under_address_sanitizer(build: Callable[..., Path]) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",
         "EDGECONV_OP_LIBRARY": str(directory / FILE_NAME),
     }
-    tests = Path(__file__).with_name("test_kernels.py")
+    files = ("test_kernels.py", "test_bf16x3.py", "test_qlinear_kernels.py")
+    tests = [str(Path(__file__).with_name(name)) for name in files]
     command = [
         sys.executable,
         "-m",
@@ -88,9 +91,9 @@ def test_kernels_under_address_sanitizer(build: Callable[..., Path]) -> None:
         "-qx",
         "-p",
         "no:cacheprovider",
-        str(tests),
+        *tests,
         "-k",
-        "loop or configuration",
+        "(loop or configuration) and not software",
     ]
     result = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
@@ -100,7 +103,7 @@ def test_kernels_under_address_sanitizer(build: Callable[..., Path]) -> None:
 
 
 def test_address_sanitizer_is_in_place(build: Callable[..., Path]) -> None:
-    assert "__asan" in output("nm", "-D", build("asan", "-DEDGECONV_SANITIZE=address") / FILE_NAME)
+    assert "__asan" in output("nm", "-D", build("asan", *ASAN) / FILE_NAME)
 
 
 def test_wrong_headers_directory_is_one_sentence(tmp_path: Path) -> None:

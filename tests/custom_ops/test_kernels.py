@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kernel_checks import (
+    LARGE_SHAPES,
+    OUTLIERS,
+    SIZES,
+    cases,
+    check,
+    check_infinity,
+    check_magnitudes,
+    check_nan,
+    check_offsets,
+    check_order_of_tasks,
+    check_outlier,
+    large_case,
+)
 from native_kernels import ALGORITHMS, KERNELS, Case, Library, make_case, oracle
-from tolerances import assert_close
 
 # x shape, filters, window, attributes
 SHAPES: dict[str, tuple[tuple[int, int, int, int], int, tuple[int, int], dict[str, Any]]] = {
@@ -51,49 +65,25 @@ SHAPES: dict[str, tuple[tuple[int, int, int, int], int, tuple[int, int], dict[st
 }
 
 
-def check_all_isas(library: Library, case: Case) -> None:
-    expected = oracle(case)
-    for isa in library.isas:
-        assert_close(library.run(case, isa), expected, case.x.dtype, isa)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_matches_loop(library: Library, shape: str, kernel: str, dtype: str) -> None:
     x_shape, filters, window, attributes = SHAPES[shape]
-    check_all_isas(library, make_case(kernel, dtype, x_shape, filters, window, **attributes))
+    check(library, make_case(kernel, dtype, x_shape, filters, window, **attributes))
 
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 4, 5, 7, 8, 11])
 def test_degrees(library: Library, degree: int) -> None:
     case = make_case("polynomial", "float32", (1, 2, 4, 5), 3, (2, 2), degree=degree, per_channel=False, bias=False)
     case.w *= 0.5
-    check_all_isas(library, case)
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    group = draw(st.integers(1, 3))
-    window = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    dilations = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    pads = draw(st.tuples(*[st.integers(0, 4)] * 4))
-    reach = [dilations[a] * (window[a] - 1) + 1 for a in range(2)]
-    sizes = [draw(st.integers(max(1, reach[a] - pads[a] - pads[2 + a]), 14 + reach[a])) for a in range(2)]
-    channels = group * draw(st.sampled_from([1, 2, 3, 5]) | st.integers(1, 70))
-    filters = group * draw(st.integers(1, 19))
-    return make_case(
-        draw(st.sampled_from(KERNELS)), draw(st.sampled_from(["float32", "float16"])),
-        (draw(st.integers(1, 2)), channels, sizes[0], sizes[1]), filters, window, bias=draw(st.booleans()),
-        per_channel=draw(st.booleans()), strides=draw(st.tuples(st.integers(1, 4), st.integers(1, 4))),
-        pads=pads, dilations=dilations, group=group,
-    )  # fmt: skip
+    check(library, case)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(case=cases())
+@given(case=cases(KERNELS, st.sampled_from([1, 2, 3, 5]) | st.integers(1, 70), st.integers(1, 19)))
 def test_any_configuration(library: Library, case: Case) -> None:
-    check_all_isas(library, case)
+    check(library, case)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -148,7 +138,7 @@ def test_tanh_is_accurate(library: Library) -> None:
         assert ulps(library.run(case, isa), np.tanh(x.astype(np.float64))) <= 2, isa
 
 
-# x shape, filters, attributes: one for each algorithm
+# x shape, filters, attributes: one for each algorithm in float32
 ALGORITHM_SHAPES: dict[str, tuple[tuple[int, int, int, int], int, dict[str, Any]]] = {
     "direct": ((1, 6, 5, 7), 9, {"pads": (1, 1, 1, 1)}),
     "winograd": ((1, 18, 7, 10), 17, {"pads": (1, 1, 1, 1)}),
@@ -161,7 +151,7 @@ def algorithm_case(algorithm: str, kernel: str, dtype: str = "float32", **option
     return make_case(kernel, dtype, x_shape, filters, (3, 3), **attributes, **options)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ALGORITHM_SHAPES)
 def test_each_algorithm_is_chosen(library: Library, algorithm: str) -> None:
     for isa in library.isas:
         assert ALGORITHMS[library.prepare(algorithm_case(algorithm, "polynomial"), isa)[1].algorithm] == algorithm
@@ -169,77 +159,37 @@ def test_each_algorithm_is_chosen(library: Library, algorithm: str) -> None:
 
 @pytest.mark.parametrize("where", ["x", "w", "bias"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ALGORITHM_SHAPES)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_nan_reaches_the_output(library: Library, kernel: str, algorithm: str, dtype: str, where: str) -> None:
-    for position in (0, 17, -1):
-        case = algorithm_case(algorithm, kernel, dtype)
-        array = getattr(case, where)
-        array.reshape(-1)[position if where != "bias" else 3] = np.nan
-        expected = np.isnan(oracle(case))
-        assert 0 < expected.sum() < expected.size
-        for isa in library.isas:
-            np.testing.assert_array_equal(np.isnan(library.run(case, isa)), expected, isa)
+    check_nan(library, library.isas, partial(algorithm_case, algorithm, kernel, dtype), where)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ALGORITHM_SHAPES)
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("infinity", [np.inf, -np.inf])
 def test_infinity_is_plain_arithmetic(library: Library, kernel: str, algorithm: str, infinity: float) -> None:
-    for where in ("x", "w"):
-        case = algorithm_case(algorithm, kernel, bias=False)
-        getattr(case, where).reshape(-1)[23] = infinity
-        if where == "w":
-            case.x += np.float32(np.sign(case.x) * 1e-3)  # no 0 * infinity
-            case.pads = (0, 0, 0, 0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            expected = oracle(case)
-        for isa in library.isas:
-            actual = library.run(case, isa)
-            np.testing.assert_array_equal(
-                np.where(np.isinf(expected), actual, 0), np.where(np.isinf(expected), expected, 0), isa
-            )
-            finite = np.isfinite(expected)
-            assert_close(actual[finite], expected[finite], np.float32, isa)
+    check_infinity(library, library.isas, partial(algorithm_case, algorithm, kernel), infinity)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ALGORITHM_SHAPES)
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("outlier", [300.0, 1e5, 1e12, 1e20])
+@pytest.mark.parametrize("outlier", OUTLIERS)
 def test_an_outlier_spoils_no_neighbour(library: Library, kernel: str, algorithm: str, outlier: float) -> None:
-    """Every output that does not depend on a huge input is as exact as without it."""
-    case = algorithm_case(algorithm, kernel, bias=False)
-    case.x[0, 1, 2, 3] = outlier
-    with np.errstate(over="ignore"):
-        expected = oracle(case)
-    near = np.zeros(expected.shape, bool)
-    near[:, :, 1:4, 2:5] = True
-    for isa in library.isas:
-        assert_close(library.run(case, isa)[~near], expected[~near], np.float32, isa)
+    check_outlier(library, library.isas, partial(algorithm_case, algorithm, kernel), outlier)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ALGORITHM_SHAPES)
 @pytest.mark.parametrize("kernel", ["gaussian", "euclidean", "manhattan", "chebyshev"])
 def test_offsets_do_not_cancel(library: Library, kernel: str, algorithm: str) -> None:
-    """Inputs and filters near 100, a distance near 1: |x|^2 + |w|^2 - 2 x.w would have no digit left."""
-    case = algorithm_case(algorithm, kernel, bias=False)
-    case.pads = (0, 0, 0, 0)
-    case.x += np.float32(100)
-    case.w = (case.w + np.float32(100)).astype(np.float32)
-    check_all_isas(library, case)
+    check_offsets(library, library.isas, partial(algorithm_case, algorithm, kernel))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ALGORITHM_SHAPES)
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("size", [1e-40, 1e-20, 1e15])
+@pytest.mark.parametrize("size", SIZES)
 def test_magnitudes(library: Library, kernel: str, algorithm: str, size: float) -> None:
-    """Denormal, small and large inputs and filters; squares of the largest stay finite."""
-    case = algorithm_case(algorithm, kernel, bias=False)
-    case.x = (case.x.astype(np.float64) * size).astype(np.float32)
-    case.w = (case.w.astype(np.float64) * size).astype(np.float32)
-    case.degree = 2 if size < 1 else 1
-    case.scale = np.float32([0.5 if size < 1 else 1e-30])
-    check_all_isas(library, case)
+    check_magnitudes(library, library.isas, partial(algorithm_case, algorithm, kernel), size)
 
 
 def test_winograd_is_nearly_as_exact_as_the_direct_sum(library: Library) -> None:
@@ -268,39 +218,17 @@ def test_distance_is_never_negative(library: Library) -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_tasks_in_any_order_give_the_same_bits(library: Library, kernel: str) -> None:
     case = make_case(kernel, "float32", (2, 6, 45, 40), 140, (3, 3), pads=(1, 1, 1, 1), group=2)
-    for isa in library.isas:
-        tiling = library.prepare(case, isa)[1].tiling
-        assert tiling.tasks > 4
-        forward = library.run(case, isa)
-        backward = library.run(case, isa, list(reversed(range(tiling.tasks))))
-        np.testing.assert_array_equal(forward, backward, isa)
+    check_order_of_tasks(library, library.isas, case)
 
 
-@pytest.mark.parametrize(
-    ("x_shape", "filters", "window", "attributes"),
-    [
-        ((1, 64, 56, 56), 64, (3, 3), {"pads": (1, 1, 1, 1)}),
-        ((1, 512, 7, 7), 512, (3, 3), {"pads": (1, 1, 1, 1)}),
-        ((1, 64, 1500, 1500), 512, (3, 3), {}),
-        ((1, 2048, 30, 300), 32, (3, 3), {}),
-        ((1, 64, 1500, 1500), 64, (7, 5), {"strides": (2, 3), "group": 64}),
-        ((1, 2, 3000, 3000), 2, (3, 3), {"dilations": (900, 900), "group": 2}),
-        ((1, 3, 2000, 2000), 64, (7, 7), {"strides": (2, 2)}),
-        ((1, 8, 300, 300), 2048, (3, 3), {"dilations": (90, 90)}),
-        ((1, 2, 300, 300), 16, (299, 280), {}),
-        ((1, 4096, 9, 300), 4096, (1, 1), {}),
-        ((1, 1, 4, 100000), 8, (1, 5000), {}),
-    ],
-)
+@pytest.mark.parametrize(("x_shape", "filters", "window", "attributes"), LARGE_SHAPES)
 def test_memory_is_bounded(library: Library, x_shape: Any, filters: int, window: Any, attributes: Any) -> None:
-    w_shape = (filters, x_shape[1] // attributes.get("group", 1), *window)
-    zeros = np.broadcast_to(np.float32(0), (1,))
-    case = Case("euclidean", np.broadcast_to(zeros, x_shape), np.broadcast_to(zeros, w_shape), **attributes)
+    case = large_case(x_shape, filters, window, attributes)
     for isa in library.isas:
         packed, scratch = library.memory(case, isa)
         assert scratch <= 2**20, isa
         plan = library.prepare(case, isa)[1]
-        rows, taps = plan.tiling.tile_rows, math.prod(w_shape[1:])
+        rows, taps = plan.tiling.tile_rows, math.prod(case.w.shape[1:])
         padded = math.ceil(filters / rows) * rows
         floats = {"direct": padded * taps, "winograd": padded * taps // 9 * 16, "depthwise": filters * taps}
         assert packed == 4 * (floats[ALGORITHMS[plan.packing]] + filters + 2), isa

@@ -146,6 +146,14 @@ CREATION_ERRORS: list[tuple[str, dict[str, object], str]] = [
     ("gaussian", {"strides": [1, 0]}, "GaussianKervolution 'node': strides are [1, 0]: both must be positive"),
     ("manhattan", {"pads": [1, 1]}, "ManhattanKervolution 'node': pads has 2 values: expected 4"),
     (
+        "polynomial", {"precision": "bf16"},
+        "PolynomialKervolution 'node': precision is 'bf16': it must be float32 or bf16x3",
+    ),
+    (
+        "manhattan", {"precision": "bf16x3"},
+        "ManhattanKervolution 'node': precision is 'bf16x3': it must be float32, the only one of this operator",
+    ),
+    (
         "chebyshev", {"kernel_shape": [3, 3]},
         "ChebyshevKervolution 'node': kernel_shape is [3, 3], W has shape (8, 3, 3, 2): they must agree",
     ),

@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 from kervolution_cases import WINDOWS
-from networks import Small
+from networks import Quantized, Small
 from onnx.inliner import inline_local_functions
 from tolerances import assert_close
 from torch import nn
@@ -123,6 +123,26 @@ def test_precision_does_not_keep_a_file_from_loading(kernel: str, tmp_path: Path
     assert tensorrt_engine(path)
     onnx.save(inline_local_functions(onnx.load(path)), path)
     assert_close(openvino(path, {"x": x.numpy()}), layer(x).detach().numpy(), np.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8], ids=["uint8", "int8"])
+def test_an_8_bit_operator(dtype: torch.dtype, tmp_path: Path) -> None:
+    """OpenVINO takes it inlined, TensorRT where every zero-point is 0."""
+    torch.manual_seed(5)
+    network, image, path = Quantized(dtype).eval(), torch.randn(2, 4, 7, 9), tmp_path / "quantized.onnx"
+    if dtype == torch.int8:
+        for point in (network.x_zero_point, network.w_zero_point, network.y_zero_point):
+            point.zero_()
+    edgeconv.to_onnx(network, image, path, form="inlined", dynamic=False, opset=19)
+    expected = network(image).numpy()
+    off = np.abs(openvino(path, {"image": image.numpy()}) - expected) / float(network.y_scale)
+    assert len(np.unique(expected)) > 30
+    assert off.max() < 1.01
+    assert np.mean(off > 0.5) < 0.01
+    if dtype == torch.int8:
+        assert len(tensorrt_engine(path)) > 1000
+    else:
+        assert parse(path) is None
 
 
 @pytest.mark.parametrize("architecture", ["lenet5", "resnet20"])

@@ -15,8 +15,12 @@ from onnx.inliner import inline_local_functions
 from edgeconv.inspection import ModelReport, inspect_model
 from edgeconv.ops.kervolution import DOMAIN, OPERATORS, PLUGIN_ATTRIBUTES, VERSION
 from edgeconv.ops.kervolution_function import FUNCTIONS, OPSET
+from edgeconv.ops.qlinear_manhattan import OPERATOR as QLINEAR
+from edgeconv.ops.registry import onnx_functions
+from edgeconv.rewrite.graph import add_function
 
 MakeKervolution = Callable[..., onnx.ModelProto]
+MakeQuantized = Callable[..., onnx.ModelProto]
 InspectText = Callable[[str], ModelReport]
 
 
@@ -64,6 +68,48 @@ def make_kervolution() -> MakeKervolution:
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
         functions = [] if form == "no_functions" else [FUNCTIONS[name]]
         model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=8)
+        if exported:
+            helper.set_model_props(model, {"edgeconv.version": "0.1.0", "edgeconv.input_shape": "[4, 6, 9, 7]"})
+        return inline_local_functions(model) if form == "inlined" else model
+
+    return make
+
+
+@pytest.fixture
+def make_quantized() -> MakeQuantized:
+    """Make a file with one 8-bit Manhattan kervolution of x (batch,6,9,7), of the geometry of `make_kervolution`.
+
+    `zero_point` is that of x, w and y; the forms are those of `make_kervolution`.
+    """
+
+    def make(
+        form: str = "functions", *, dtype: str = "uint8", zero_point: int = 3, opset: int = 19, exported: bool = False
+    ) -> onnx.ModelProto:
+        generator = np.random.default_rng(0)
+        strides = [1, 1] if form == "unstrided" else [2, 1]
+        tensors = {
+            "x_scale": np.float32(0.02), "x_zero_point": np.asarray(zero_point, dtype),
+            "W": generator.integers(-128, 128, (8, 3, 3, 2)).astype(np.int8),
+            "w_scale": np.full(8, 0.02, np.float32), "w_zero_point": np.full(8, zero_point, np.int8),
+            "y_scale": np.float32(0.3), "y_zero_point": np.asarray(zero_point, dtype), "B": np.zeros(8, np.float32),
+        }  # fmt: skip
+        assert tuple(tensors) == QLINEAR.inputs[1:]
+        node = helper.make_node(
+            QLINEAR.name, ["x", *tensors], ["y"], name="kerv", domain=DOMAIN, kernel_shape=[3, 2], strides=strides,
+            pads=[1, 0, 1, 1], dilations=[1, 1], group=2, **PLUGIN_ATTRIBUTES,
+        )  # fmt: skip
+        element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        graph = helper.make_graph(
+            [node],
+            "quantized",
+            [helper.make_tensor_value_info("x", element, ["batch", 6, 9, 7])],
+            [helper.make_tensor_value_info("y", element, ["batch", 8, 5 if strides[0] == 2 else 9, 7])],
+            [numpy_helper.from_array(np.asarray(value), key) for key, value in tensors.items()],
+        )
+        opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        if form != "no_functions":
+            add_function(model, onnx_functions()[QLINEAR.name])
         if exported:
             helper.set_model_props(model, {"edgeconv.version": "0.1.0", "edgeconv.input_shape": "[4, 6, 9, 7]"})
         return inline_local_functions(model) if form == "inlined" else model

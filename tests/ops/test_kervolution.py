@@ -38,8 +38,6 @@ Array = NDArray[np.floating]
 
 
 TAKES_PRECISION = ["polynomial", "gaussian", "sigmoid", "euclidean"]
-BF16X3_RTOL = 1e-4
-"""Of an output of bf16x3, relative to its rms: 2e-5 of x·w, and the degree of the polynomial over it."""
 
 
 def model_of(case: Case, **more: Any) -> onnx.ModelProto:
@@ -150,12 +148,8 @@ def test_precision_is_a_permission(case: Case) -> None:
         allowed = run(case, x, precision="bf16x3")
         if name != "onnxruntime+library":
             assert np.array_equal(allowed, default), name
-        elif case.dtype == "float32":
-            error = np.abs(allowed.astype(np.float64) - default)
-            rms = np.sqrt(np.mean(default.astype(np.float64) ** 2))
-            assert np.all(error <= BF16X3_RTOL * np.maximum(np.abs(default), rms)), name
         else:
-            assert_close(allowed, default, case.dtype, name)
+            assert_close(allowed, default, case.dtype, name, precision="bf16x3")
 
 
 def test_a_file_from_before_precision_runs() -> None:

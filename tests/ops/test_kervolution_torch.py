@@ -131,7 +131,10 @@ TOUCHED = (1, slice(None), slice(2, 5), slice(3, 6))
 
 
 def with_one_value(kernel: str, value: float, run: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The outputs that a bad input touches, and the others minus what they are without it."""
+    """The outputs that a bad input touches, and the others minus what they are without it.
+
+    The others may differ in their last digits: the native kernels sum a block with such an input in another form.
+    """
     window = WINDOW["batch"]
     given = tensors(window, kernel, torch.float32, per_channel=False)
     clean = RUNS[run](kernel, given, window)
@@ -140,7 +143,8 @@ def with_one_value(kernel: str, value: float, run: str) -> tuple[np.ndarray[Any,
     y = RUNS[run](kernel, given, window)
     others = np.ones(y.shape, bool)
     others[TOUCHED] = False
-    return y[TOUCHED], y[others] - clean[others]
+    difference = y[others] - clean[others]
+    return y[TOUCHED], np.where(np.abs(difference) <= 1e-5, 0, difference)
 
 
 @pytest.mark.parametrize("run", RUNS)

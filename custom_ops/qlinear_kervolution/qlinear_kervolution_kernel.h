@@ -1,0 +1,309 @@
+// The kernels, once for every instruction set: the file that includes this one names the types Simd, RowSimd, Ints,
+// Bytes and kTileVectors before it (common/simd_baseline.h, ints_baseline.h and byte_vectors.h say what they are), and
+// the arithmetic of the register tile:
+//
+//   ByteDifferences<V>  sums |x - w|, or max(x, w) where kSumsOfMaxima, over the bytes of its Element
+//
+// Kernel:    the direct algorithm of kervolution_direct.h on elements of four or eight bytes (common/byte_strips.h), or
+//            on floats; then one requantising epilogue.
+// Launcher:  run_task() computes one block of output positions for one chunk of output channels.
+#ifndef EDGECONV_QLINEAR_KERVOLUTION_QLINEAR_KERVOLUTION_KERNEL_H_
+#define EDGECONV_QLINEAR_KERVOLUTION_QLINEAR_KERVOLUTION_KERNEL_H_
+
+#include "common/byte_strips.h"
+#include "common/micro_kernel.h"
+#include "qlinear_kervolution/qlinear_kervolution.h"
+
+namespace {
+
+// A task: a block of output positions for a chunk of output channels.
+struct Task {
+  const EdgeconvQLinearKervolutionParams* params;
+  const EdgeconvQLinearKervolutionPlan* plan;
+  const EdgeconvQLinearKervolutionArguments* arguments;
+  PositionBlock block;
+  int64_t item, group;                  // of the batch, of the channels
+  int64_t first_channel, last_channel;  // within the group
+  uint8_t* scratch;
+};
+
+inline const uint8_t* group_input(const Task& task) {
+  const EdgeconvConvShape& shape = task.params->shape;
+  return static_cast<const uint8_t*>(task.arguments->x) +
+         (task.item * shape.group + task.group) * (shape.in_channels / shape.group) * shape.in_height * shape.in_width;
+}
+
+inline int64_t channel_index(const Task& task, int64_t channel) {
+  return task.group * task.plan->tiling.group_channels + channel;
+}
+
+// Where the outputs of channel `channel` of the task's group at the block's first position are.
+inline uint8_t* output_of(const Task& task, int64_t channel) {
+  const EdgeconvConvShape& shape = task.params->shape;
+  const int64_t plane = task.item * shape.out_channels + channel_index(task, channel);
+  return static_cast<uint8_t*>(task.arguments->y) + (plane * shape.out_height + task.block.row) * shape.out_width +
+         task.block.column;
+}
+
+// What makes bytes of sums: the same for every channel but the bias.
+struct Quantizer {
+  Simd::Float negative_x_scale, y_scale, low, high;
+  Ints::Int zero_point;
+  const float* bias;
+
+  explicit Quantizer(const Task& task) {
+    const int32_t zero = task.arguments->y_zero_point;
+    const int32_t lowest = task.params->y_type == EDGECONV_INT8 ? -128 : 0;
+    negative_x_scale = Simd::set(-task.params->x_scale);
+    y_scale = Simd::set(task.arguments->y_scale);
+    low = Simd::set(static_cast<float>(lowest - zero));
+    high = Simd::set(static_cast<float>(lowest + 255 - zero));
+    zero_point = Ints::set(zero);
+    bias = task.arguments->bias;
+  }
+
+  // -0 leaves every value as it is, 0 would turn -0 into 0.
+  Simd::Float bias_of(int64_t channel) const { return Simd::set(bias != nullptr ? bias[channel] : -0.0f); }
+
+  // One vector of outputs, or the first `count` of it, from the negative distance.
+  void store(Simd::Float distance, Simd::Float channel_bias, int64_t count, uint8_t* y) const {
+    const Simd::Float quotient = Simd::div(Simd::add(distance, channel_bias), y_scale);
+    const Ints::Int steps = Ints::add(Ints::round_between(quotient, low, high), zero_point);
+    if (count >= Simd::kLanes) {
+      Ints::store_bytes(y, steps);
+    } else {
+      Ints::store_first_bytes(y, steps, static_cast<int>(count));
+    }
+  }
+};
+
+// A tile's outputs: row r of it begins at y + r * stride.
+struct TileOutputs {
+  uint8_t* y;
+  int64_t stride, channel, rows, position, count;
+
+  // They are written once, at many places: without this each first write to a cache line waits for it.
+  void prefetch() const {
+    for (int64_t row = 0; row < rows; ++row) {
+      const uint8_t* const from = y + row * stride;
+      __builtin_prefetch(from, 1);
+      for (int64_t i = 64; i < count; i += 64) __builtin_prefetch(from + i, 1);
+    }
+  }
+};
+
+// For each block of taps the strips are filled by lay(first tap, last tap, strips, offsets), then every tile of
+// positions sweeps over the chunk's channels; finish(sums, outputs) makes a tile's outputs.
+template <template <typename> class Arithmetic, typename Lay, typename Finish>
+void run_direct(const Task& task, const Lay& lay, const Finish& finish) {
+  typedef typename Arithmetic<Simd>::Element Element;
+  typedef typename Arithmetic<Simd>::Sum Sum;
+  const EdgeconvTiling& tiling = task.plan->tiling;
+  const int64_t positions = task.block.rows * task.block.columns;
+  Element* const strips = reinterpret_cast<Element*>(task.scratch);
+  int32_t* const offsets = reinterpret_cast<int32_t*>(task.scratch + task.plan->offsets);
+  const int64_t plane = task.params->shape.out_height * task.params->shape.out_width;
+  uint8_t* const y = output_of(task, 0);
+  const bool whole = tiling.taps <= tiling.tap_block;
+  for (int64_t first_tap = 0; first_tap < tiling.taps; first_tap += tiling.tap_block) {
+    int64_t last_tap = first_tap + tiling.tap_block;
+    if (last_tap > tiling.taps) last_tap = tiling.taps;
+    const bool last = last_tap == tiling.taps;
+    lay(first_tap, last_tap, strips, offsets);
+    int64_t count = 0;
+    for (int64_t position = 0; position < positions; position += count) {
+      count = tile_count(positions - position);
+      for (int64_t channel = task.first_channel; channel < task.last_channel; channel += kRows) {
+        int64_t rows = tiling.group_channels - channel;
+        if (rows > kRows) rows = kRows;
+        Sum* sums = reinterpret_cast<Sum*>(task.scratch + task.plan->sums);
+        if (!whole) sums += (channel - task.first_channel) * tiling.sum_stride + position;
+        const Element* weights = static_cast<const Element*>(task.arguments->packed) +
+                                 edgeconv_packed_offset(&tiling, task.group, first_tap, channel);
+        const TileOutputs outputs = {y + channel * plane + position, plane, channel, rows, position, count};
+        if (last) outputs.prefetch();
+        run_tile<Arithmetic>(
+            {strips + position, offsets, weights, last_tap - first_tap, sums, tiling.sum_stride, first_tap == 0}, rows,
+            count);
+        if (last) finish(sums, outputs);
+      }
+    }
+  }
+}
+
+// Adds the sums of `taps` taps at a few vectors of positions to what earlier blocks of taps have left there.
+template <template <typename> class Arithmetic, int vectors>
+inline void add_patch_vectors(const typename Arithmetic<Simd>::Element* strips, const int32_t* offsets, int64_t taps,
+                              bool first, int32_t* sums) {
+  typedef Arithmetic<Simd> A;
+  const A arithmetic;
+  typename A::Vector sum[vectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < vectors; ++v) sum[v] = A::zero();
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    const typename A::Element* from = strips + offsets[tap];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      sum[v] = arithmetic.accumulate(sum[v], A::load(from + v * Simd::kLanes), A::zero());
+    }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < vectors; ++v) {
+    int32_t* const to = sums + v * Simd::kLanes;
+    A::store(to, first ? sum[v] : A::combine(A::load(to), sum[v]));
+  }
+}
+
+// Of all `positions`: the sum of the patch, for forms that the sum of max(x, w) is only a part of.
+template <template <typename> class Arithmetic>
+__attribute__((noinline)) void add_patch_sums(const typename Arithmetic<Simd>::Element* strips, const int32_t* offsets,
+                                              int64_t taps, int64_t positions, bool first, int32_t* sums) {
+  constexpr int kVectors = 4;  // as many additions are under way
+  int64_t position = 0;
+  for (; position + (kVectors - 1) * Simd::kLanes < positions; position += kVectors * Simd::kLanes) {
+    add_patch_vectors<Arithmetic, kVectors>(strips + position, offsets, taps, first, sums + position);
+  }
+  for (; position < positions; position += Simd::kLanes) {
+    add_patch_vectors<Arithmetic, 1>(strips + position, offsets, taps, first, sums + position);
+  }
+}
+
+// The outputs of one channel at `count` positions.
+template <bool maxima>
+__attribute__((noinline)) void finish_row(const Quantizer& quantizer, const int32_t* sums, const int32_t* patch_sums,
+                                          int32_t channel_constant, Simd::Float bias, int64_t count, uint8_t* y) {
+  const Ints::Int constant = Ints::set(channel_constant);
+  for (int64_t i = 0; i < count; i += Simd::kLanes) {
+    Ints::Int sum = Ints::load(sums + i);
+    if (maxima) sum = Ints::sub(Ints::add(sum, sum), Ints::load(patch_sums + i));
+    const Simd::Float value = Ints::to_float(Ints::add(sum, constant));
+    quantizer.store(Simd::mul(quantizer.negative_x_scale, value), bias, count - i, y + i);
+  }
+}
+
+template <template <typename> class Arithmetic>
+void run_integers(const Task& task) {
+  typedef Arithmetic<Simd> A;
+  typedef typename A::Element Element;
+  constexpr bool kMaxima = A::kSumsOfMaxima;
+  const EdgeconvQLinearKervolutionParams& params = *task.params;
+  const EdgeconvQLinearKervolutionPlan& plan = *task.plan;
+  const EdgeconvConvShape& shape = params.shape;
+  const bool is_signed = params.x_type == EDGECONV_INT8;
+  ByteInput input = {};
+  input.x = group_input(task);
+  input.end = static_cast<const uint8_t*>(task.arguments->x) +
+              shape.batch * shape.in_channels * shape.in_height * shape.in_width;
+  input.flip = is_signed ? 0x80 : 0;
+  input.zero = static_cast<uint8_t>(params.x_zero_point + (is_signed ? 128 : 0));
+  input.line = task.scratch + plan.line;
+  int32_t* const patch_sums = reinterpret_cast<int32_t*>(task.scratch + plan.patch_sums);
+  const int32_t* const constants =
+      reinterpret_cast<const int32_t*>(static_cast<const uint8_t*>(task.arguments->packed) + plan.filter_bytes);
+
+  const auto lay = [&](int64_t first_tap, int64_t last_tap, Element* strips, int32_t* offsets) {
+    if (plan.layout == EDGECONV_CHANNEL_BYTES) {
+      const ChannelSource<Element> source{shape, task.block, input};
+      lay_strips(plan.elements, plan.tiling, task.block, source, first_tap, last_tap, strips, offsets);
+    } else {
+      const ColumnSource<Element> source{shape, task.block, input};
+      lay_strips(plan.elements, plan.tiling, task.block, source, first_tap, last_tap, strips, offsets);
+    }
+    if (kMaxima) {
+      add_patch_sums<Arithmetic>(strips, offsets, last_tap - first_tap, task.block.rows * task.block.columns,
+                                 first_tap == 0, patch_sums);
+    }
+  };
+  const Quantizer quantizer(task);
+  const int64_t first = channel_index(task, 0);
+  const auto finish = [&](const int32_t* sums, const TileOutputs& outputs) {
+    for (int64_t row = 0; row < outputs.rows; ++row) {
+      const int64_t channel = first + outputs.channel + row;
+      finish_row<kMaxima>(quantizer, sums + row * plan.tiling.sum_stride, patch_sums + outputs.position,
+                          constants[channel], quantizer.bias_of(channel), outputs.count,
+                          outputs.y + row * outputs.stride);
+    }
+  };
+  run_direct<Arithmetic>(task, lay, finish);
+}
+
+// A group's input as real numbers, and zeros in the padding.
+struct RealSource {
+  const EdgeconvConvShape& shape;
+  const PositionBlock& block;
+  const uint8_t* x;
+  const float* values;  // what a byte stands for
+
+  void fill(int64_t channel, const InputRows& rows, int64_t tap, int64_t taps, float* to) const {
+    const uint8_t* plane = x + channel * shape.in_height * shape.in_width;
+    for (int64_t j = tap; j < tap + taps; ++j) {
+      const RowSpan span(shape.in_width, block.column * shape.stride_width - shape.pad_left + j * shape.dilation_width,
+                         shape.stride_width, block.columns);
+      for (int64_t r = 0; r < rows.count; ++r, to += block.columns) {
+        const int64_t row = rows.first + r * rows.step;
+        if (row < 0 || row >= shape.in_height) {
+          fill_zeros(to, block.columns);
+          continue;
+        }
+        const uint8_t* from = plane + row * shape.in_width + span.first;
+        fill_zeros(to, span.begin);
+        for (int64_t i = span.begin; i < span.end; ++i) to[i] = values[from[i * span.stride]];
+        fill_zeros(to + span.end, span.columns - span.end);
+      }
+    }
+  }
+};
+
+template <template <typename> class Arithmetic>
+void run_floats(const Task& task) {
+  const EdgeconvQLinearKervolutionPlan& plan = *task.plan;
+  const float* const values = static_cast<const float*>(task.arguments->packed) + plan.filter_bytes / 4;
+  const RealSource source{task.params->shape, task.block, group_input(task), values};
+  const auto lay = [&](int64_t first_tap, int64_t last_tap, float* strips, int32_t* offsets) {
+    lay_strips(plan.elements, plan.tiling, task.block, source, first_tap, last_tap, strips, offsets);
+  };
+  const Quantizer quantizer(task);
+  const int64_t first = channel_index(task, 0);
+  const auto finish = [&](const float* sums, const TileOutputs& outputs) {
+    for (int64_t row = 0; row < outputs.rows; ++row) {
+      const Simd::Float bias = quantizer.bias_of(first + outputs.channel + row);
+      const float* const from = sums + row * plan.tiling.sum_stride;
+      for (int64_t i = 0; i < outputs.count; i += Simd::kLanes) {
+        quantizer.store(Simd::sub(Simd::zero(), Simd::load(from + i)), bias, outputs.count - i,
+                        outputs.y + row * outputs.stride + i);
+      }
+    }
+  };
+  run_direct<Arithmetic>(task, lay, finish);
+}
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+void run_task(const EdgeconvQLinearKervolutionParams* params, const EdgeconvQLinearKervolutionPlan* plan,
+              const EdgeconvQLinearKervolutionArguments* arguments, int64_t index, void* scratch) {
+  // Blocks of positions vary fastest: a thread that runs tasks in order keeps its channels' weights in the cache.
+  const EdgeconvConvShape& shape = params->shape;
+  const EdgeconvTiling& tiling = plan->tiling;
+  Task task = {};
+  task.params = params;
+  task.plan = plan;
+  task.arguments = arguments;
+  task.scratch = static_cast<uint8_t*>(scratch);
+  task.block.column = index % tiling.column_blocks * tiling.block_columns;
+  task.block.columns = smaller(tiling.block_columns, shape.out_width - task.block.column);
+  index /= tiling.column_blocks;
+  task.block.row = index % tiling.row_blocks * tiling.block_rows;
+  task.block.rows = smaller(tiling.block_rows, shape.out_height - task.block.row);
+  index /= tiling.row_blocks;
+  task.first_channel = index % tiling.chunks * tiling.channel_chunk;
+  task.last_channel = smaller(tiling.group_channels, task.first_channel + tiling.channel_chunk);
+  index /= tiling.chunks;
+  task.group = index % shape.group;
+  task.item = index / shape.group;
+  if (params->sums == EDGECONV_FLOAT_SUMS) return run_floats<AbsoluteDifference>(task);
+  run_integers<ByteDifferences>(task);
+}
+
+}  // namespace
+
+#endif  // EDGECONV_QLINEAR_KERVOLUTION_QLINEAR_KERVOLUTION_KERNEL_H_

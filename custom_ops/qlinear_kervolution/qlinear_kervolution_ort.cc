@@ -1,0 +1,238 @@
+// Glue between ONNX Runtime and the 8-bit kervolution kernels: inputs, attributes, memory and threads. No math.
+#include <string>
+
+#include "common/ort_kernel.h"
+#include "common/ort_library.h"
+#include "qlinear_kervolution/qlinear_kervolution.h"
+
+namespace edgeconv {
+namespace {
+
+// In the order of ONNX QLinearConv.
+enum Input : size_t { kX, kXScale, kXZeroPoint, kW, kWScale, kWZeroPoint, kYScale, kYZeroPoint, kBias, kInputCount };
+
+struct Definition {
+  const char* name;
+  EdgeconvQLinearKernel kernel;
+};
+
+constexpr Definition kDefinitions[] = {{"QLinearManhattanKervolution", EDGECONV_QLINEAR_MANHATTAN}};
+
+// ONNX Runtime wants one object for each combination of types.
+struct QLinearKervolutionOp : OrtCustomOp {
+  const OrtApi* api;
+  const Definition* definition;
+  ONNXTensorElementDataType x_type, w_type, y_type;
+};
+
+const QLinearKervolutionOp& self(const OrtCustomOp* op) { return *static_cast<const QLinearKervolutionOp*>(op); }
+
+int32_t element_type(ONNXTensorElementDataType type) {
+  return type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 ? EDGECONV_INT8 : EDGECONV_UINT8;
+}
+
+bool is_scalar(const Tensor& tensor) { return tensor.dims.empty() || (tensor.dims.size() == 1 && tensor.dims[0] == 1); }
+
+const void* scalar(const Tensor& tensor, const char* name) {
+  if (!is_scalar(tensor)) {
+    throw Error{ORT_INVALID_ARGUMENT, std::string(name) + " has shape " + to_text(tensor.dims) + ": expected a scalar"};
+  }
+  return tensor.data;
+}
+
+float float_scalar(const Tensor& tensor, const char* name) { return *static_cast<const float*>(scalar(tensor, name)); }
+
+int32_t byte_scalar(const Tensor& tensor, const char* name) {
+  const void* data = scalar(tensor, name);
+  return tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 ? *static_cast<const int8_t*>(data)
+                                                           : *static_cast<const uint8_t*>(data);
+}
+
+// 0 for one value for all filters, 1 for one each.
+int64_t filter_stride(const Tensor& tensor, const char* name, int64_t filters) {
+  if (is_scalar(tensor)) return 0;
+  if (tensor.dims.size() == 1 && tensor.dims[0] == filters) return 1;
+  throw Error{ORT_INVALID_ARGUMENT, std::string(name) + " has shape " + to_text(tensor.dims) +
+                                        ": expected a scalar or (" + std::to_string(filters) + ")"};
+}
+
+class QLinearKervolutionKernel {
+ public:
+  QLinearKervolutionKernel(const QLinearKervolutionOp& op, const OrtKernelInfo* info);
+  void compute(OrtKernelContext* context);
+  const OrtApi* api() const { return op_.api; }
+  const std::string& prefix() const { return prefix_; }
+
+ private:
+  // The inputs that packing depends on.
+  struct Packed {
+    Tensor x_scale, x_zero_point, w, w_scale, w_zero_point;
+    bool complete() const { return x_scale.data && x_zero_point.data && w.data && w_scale.data && w_zero_point.data; }
+  };
+  template <typename Read>
+  static Packed read_packed(const Read& read) {
+    return {read(kXScale), read(kXZeroPoint), read(kW), read(kWScale), read(kWZeroPoint)};
+  }
+  void set_filters(const Packed& inputs, EdgeconvQLinearKervolutionParams* params, Buffer* packed) const;
+
+  const QLinearKervolutionOp& op_;
+  std::string prefix_;  // of error messages: operator and node
+  EdgeconvConvAttributes attributes_;
+  int isa_ = 0;
+  Owner<OrtAllocator> allocator_;
+  EdgeconvQLinearKervolutionParams params_ = {};  // filter part, where W and what it is packed with are initialisers
+  Buffer packed_;                                 // empty where they are not
+};
+
+QLinearKervolutionKernel::QLinearKervolutionKernel(const QLinearKervolutionOp& op, const OrtKernelInfo* info)
+    : op_(op), allocator_(nullptr, {op.api->ReleaseAllocator}) {
+  const OrtApi* api = op.api;
+  prefix_ = std::string(op.definition->name) + " '" + node_name(api, info) + "': ";
+  attributes_ = read_conv_attributes(api, info);
+  EdgeconvStatus status = {};
+  check(edgeconv_select_isa(&isa_, &status), status);
+  OrtAllocator* allocator = nullptr;
+  check(api, api->KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator));
+  allocator_.reset(allocator);
+  const Packed constants = read_packed([&](size_t index) { return read_constant(api, info, index); });
+  if (constants.complete()) set_filters(constants, &params_, &packed_);
+}
+
+void QLinearKervolutionKernel::set_filters(const Packed& inputs, EdgeconvQLinearKervolutionParams* params,
+                                           Buffer* packed) const {
+  EdgeconvStatus status = {};
+  const std::vector<int64_t>& dims = inputs.w.dims;
+  check(edgeconv_conv_filter_shape(&attributes_, dims.data(), dims.size(), &params->shape, &status), status);
+  const int64_t count = params->shape.out_channels;
+  EdgeconvQLinearFilters filters = {};
+  filters.w = inputs.w.data;
+  filters.scale = static_cast<const float*>(inputs.w_scale.data);
+  filters.scale_stride = filter_stride(inputs.w_scale, "w_scale", count);
+  filters.zero_point = inputs.w_zero_point.data;
+  filters.zero_point_stride = filter_stride(inputs.w_zero_point, "w_zero_point", count);
+  params->kernel = op_.definition->kernel;
+  params->x_type = element_type(op_.x_type);
+  params->w_type = element_type(op_.w_type);
+  params->y_type = element_type(op_.y_type);
+  params->x_scale = float_scalar(inputs.x_scale, "x_scale");
+  params->x_zero_point = byte_scalar(inputs.x_zero_point, "x_zero_point");
+  params->sums = edgeconv_qlinear_kervolution_sums(params->x_scale, filters.scale, filters.scale_stride, count);
+  EdgeconvQLinearKervolutionPlan plan;
+  check(edgeconv_qlinear_kervolution_plan(params, isa_, &plan, &status), status);
+  *packed = Buffer(allocator_.get(), edgeconv_qlinear_kervolution_packed_bytes(params, &plan));
+  edgeconv_qlinear_kervolution_pack(params, isa_, &plan, &filters, packed->get());
+}
+
+void QLinearKervolutionKernel::compute(OrtKernelContext* context) {
+  const auto read = [&](size_t index) { return read_input(api(), context, index); };
+  EdgeconvStatus status = {};
+  EdgeconvQLinearKervolutionParams params = params_;
+  Buffer packed_now;
+  if (packed_.get() == nullptr) set_filters(read_packed(read), &params, &packed_now);
+  const Tensor x = read(kX);
+  check(edgeconv_conv_input_shape(&attributes_, x.dims.data(), x.dims.size(), &params.shape, &status), status);
+  EdgeconvQLinearKervolutionPlan plan;
+  check(edgeconv_qlinear_kervolution_plan(&params, isa_, &plan, &status), status);
+
+  const EdgeconvConvShape& shape = params.shape;
+  const Tensor y_scale = read(kYScale), y_zero_point = read(kYZeroPoint), bias = read(kBias);
+  if (bias.data != nullptr && (bias.dims.size() != 1 || bias.dims[0] != shape.out_channels)) {
+    throw Error{ORT_INVALID_ARGUMENT,
+                "B has shape " + to_text(bias.dims) + ": expected (" + std::to_string(shape.out_channels) + ")"};
+  }
+  EdgeconvQLinearKervolutionArguments arguments = {};
+  arguments.x = x.data;
+  arguments.packed = packed_.get() != nullptr ? packed_.get() : packed_now.get();
+  arguments.bias = static_cast<const float*>(bias.data);
+  arguments.y_scale = float_scalar(y_scale, "y_scale");
+  arguments.y_zero_point = byte_scalar(y_zero_point, "y_zero_point");
+
+  const int64_t dims[4] = {shape.batch, shape.out_channels, shape.out_height, shape.out_width};
+  OrtValue* output = nullptr;
+  check(api(), api()->KernelContext_GetOutput(context, 0, dims, 4, &output));
+  check(api(), api()->GetTensorMutableData(output, &arguments.y));
+  const EdgeconvTiling& tiling = plan.tiling;
+  run_tasks(api(), context, allocator_.get(), tiling.tasks, tiling.tasks_per_call,
+            edgeconv_qlinear_kervolution_scratch_bytes(&plan), [&](int64_t first, int64_t last, void* scratch) {
+              edgeconv_qlinear_kervolution_run(&params, isa_, &plan, &arguments, first, last, scratch);
+            });
+}
+
+// The callbacks of OrtCustomOp.
+
+OrtStatus* ORT_API_CALL create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info,
+                                      void** kernel) {
+  *kernel = nullptr;
+  return guarded(api, "", [&] {
+    std::string prefix = std::string(self(op).definition->name) + ": ";
+    try {
+      prefix = std::string(self(op).definition->name) + " '" + node_name(api, info) + "': ";
+      *kernel = new QLinearKervolutionKernel(self(op), info);
+    } catch (const Error& error) {
+      throw Error{error.code, prefix + error.message};
+    }
+  });
+}
+
+OrtStatus* ORT_API_CALL compute(void* kernel, OrtKernelContext* context) {
+  auto* kervolution = static_cast<QLinearKervolutionKernel*>(kernel);
+  return guarded(kervolution->api(), kervolution->prefix(), [&] { kervolution->compute(context); });
+}
+
+OrtStatus* ORT_API_CALL infer_shape(const OrtCustomOp* op, OrtShapeInferContext* context) {
+  return guarded(self(op).api, std::string(self(op).definition->name) + ": ",
+                 [&] { infer_conv_output(self(op).api, context, kW, kYZeroPoint); });
+}
+
+ONNXTensorElementDataType ORT_API_CALL input_type(const OrtCustomOp* op, size_t index) {
+  switch (index) {
+    case kX:
+    case kXZeroPoint: return self(op).x_type;
+    case kW:
+    case kWZeroPoint: return self(op).w_type;
+    case kYZeroPoint: return self(op).y_type;
+    default: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+}
+
+std::shared_ptr<OrtCustomOp> make_op(const Runtime& runtime, const Definition& definition,
+                                     ONNXTensorElementDataType x_type, ONNXTensorElementDataType w_type,
+                                     ONNXTensorElementDataType y_type) {
+  auto op = std::make_shared<QLinearKervolutionOp>();
+  begin_custom_op(runtime, op.get());
+  op->api = runtime.api;
+  op->definition = &definition;
+  op->x_type = x_type;
+  op->w_type = w_type;
+  op->y_type = y_type;
+  op->GetName = [](const OrtCustomOp* self_op) { return self(self_op).definition->name; };
+  op->GetInputType = input_type;
+  op->GetInputTypeCount = [](const OrtCustomOp*) { return size_t{kInputCount}; };
+  op->GetOutputType = [](const OrtCustomOp* self_op, size_t) { return self(self_op).y_type; };
+  op->GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
+    return index == kBias ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+  };
+  op->CreateKernelV2 = create_kernel;
+  op->KernelComputeV2 = compute;
+  op->KernelDestroy = [](void* kernel) { delete static_cast<QLinearKervolutionKernel*>(kernel); };
+  // ONNX Runtime up to 1.23 crashes before it calls this function where an optional input has the empty name. There the
+  // output's type still follows from those of the inputs; only its static shape stays unknown.
+  if (runtime.release >= 24) op->InferOutputShapeFn = infer_shape;
+  return op;
+}
+
+}  // namespace
+
+void append_qlinear_kervolution(const Runtime& runtime, CustomOps& ops) {
+  constexpr ONNXTensorElementDataType kBytes[] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
+                                                  ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8};
+  for (const Definition& definition : kDefinitions) {
+    for (const auto x_type : kBytes) {
+      for (const auto w_type : kBytes) {
+        for (const auto y_type : kBytes) ops.push_back(make_op(runtime, definition, x_type, w_type, y_type));
+      }
+    }
+  }
+}
+
+}  // namespace edgeconv
