@@ -15,7 +15,7 @@ from native_kernels import ISAS, Attributes, Shape, Status, Tiling
 
 TYPES = {"uint8": 2, "int8": 3}
 INTEGER_SUMS, FLOAT_SUMS = 0, 1
-LAYOUTS = ("channels", "columns")
+LAYOUTS = ("channels", "columns", "depthwise")
 Array = npt.NDArray[Any]
 
 
@@ -42,7 +42,7 @@ class Plan(ctypes.Structure):
         ("tiling", Tiling),
         ("elements", Shape),
         *[(name, ctypes.c_int64) for name in ("layout", "element_bytes", "filter_bytes")],
-        *[(name, ctypes.c_int64) for name in ("sums", "patch_sums", "offsets", "line", "scratch_bytes")],
+        *[(name, ctypes.c_int64) for name in ("sums", "patch_sums", "offsets", "line", "pitch", "scratch_bytes")],
     ]
 
 
@@ -228,6 +228,20 @@ SHAPES: dict[str, tuple[tuple[int, int, int, int], int, tuple[int, int], dict[st
         {"pads": (2, 1, 0, 3), "strides": (1, 2), "dilations": (2, 3), "group": 4},
     ),
     "depthwise, plain": ((1, 5, 10, 37), 5, (3, 3), {"pads": (1, 1, 1, 1), "group": 5}),
+    "depthwise, large": ((1, 3, 90, 160), 6, (5, 3), {"pads": (2, 1, 2, 1), "group": 3}),
+    "depthwise, pieces of rows": ((1, 2, 9, 21000), 2, (3, 3), {"pads": (1, 1, 1, 1), "group": 2}),
+    "depthwise, pieces with strides": (
+        (1, 2, 9, 9000),
+        4,
+        (3, 5),
+        {"strides": (3, 2), "dilations": (2, 3), "group": 2},
+    ),
+    "depthwise, stride 4": ((1, 3, 19, 23), 3, (2, 3), {"strides": (4, 4), "pads": (0, 1, 2, 0), "group": 3}),
+    "depthwise, wide dilation": ((1, 2, 60, 30), 2, (2, 2), {"dilations": (50, 25), "strides": (3, 4), "group": 2}),
+    "depthwise, too far apart": ((1, 2, 905, 30), 2, (2, 2), {"dilations": (900, 3), "strides": (3, 4), "group": 2}),
+    "depthwise, 257 taps": ((1, 1, 3, 270), 2, (1, 257), {}),
+    "depthwise, 255 taps": ((1, 2, 16, 19), 2, (15, 17), {"group": 2}),
+    "depthwise, 260 taps": ((1, 2, 14, 23), 2, (13, 20), {"group": 2}),
     "multiplier": ((1, 3, 8, 9), 18, (3, 3), {"pads": (1, 1, 1, 1), "group": 3}),
     "stem": ((1, 3, 30, 33), 17, (7, 7), {"pads": (3, 3, 3, 3), "strides": (2, 2)}),
     "stem, stride 4": ((2, 3, 31, 47), 5, (11, 11), {"pads": (2, 2, 2, 2), "strides": (4, 4)}),

@@ -57,6 +57,18 @@ inline void copy_flipped(const uint8_t* __restrict from, int64_t count, uint8_t 
   for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint8_t>(from[i] ^ flip);
 }
 
+// Every `stride`th byte.
+inline void copy_flipped(const uint8_t* __restrict from, int64_t stride, int64_t count, uint8_t flip,
+                         uint8_t* __restrict to) {
+  if (stride == 1) {
+    copy_flipped(from, count, flip, to);
+  } else if (stride == 2) {
+    for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint8_t>(from[2 * i] ^ flip);
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint8_t>(from[i * stride] ^ flip);
+  }
+}
+
 template <typename Element>
 inline void copy_elements(const Element* from, int64_t stride, int64_t count, Element* to) {
   if (stride == 1) {

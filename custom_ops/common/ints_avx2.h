@@ -36,6 +36,24 @@ struct Ints8 {
   }
 };
 
+struct WordsAvx2 {
+  typedef __m256i Sum;
+  typedef __m128i Bytes;
+  static constexpr int kLanes = 16;
+
+  static inline Sum zero() { return _mm256_setzero_si256(); }
+  static inline Bytes set(uint8_t value) { return _mm_set1_epi8(static_cast<char>(value)); }
+  static inline Bytes load(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
+  static inline Sum add_difference(Sum sum, Bytes x, Bytes w) {
+    const __m128i difference = _mm_or_si128(_mm_subs_epu8(x, w), _mm_subs_epu8(w, x));
+    return _mm256_add_epi16(sum, _mm256_cvtepu8_epi16(difference));
+  }
+  static inline void store(int32_t* to, Sum sum) {
+    Ints8::store(to, _mm256_cvtepu16_epi32(_mm256_castsi256_si128(sum)));
+    Ints8::store(to + 8, _mm256_cvtepu16_epi32(_mm256_extracti128_si256(sum, 1)));
+  }
+};
+
 }  // namespace
 
 #endif  // EDGECONV_COMMON_INTS_AVX2_H_

@@ -27,6 +27,24 @@ struct Ints16 {
   }
 };
 
+struct WordsAvx512 {
+  typedef __m512i Sum;
+  typedef __m256i Bytes;
+  static constexpr int kLanes = 32;
+
+  static inline Sum zero() { return _mm512_setzero_si512(); }
+  static inline Bytes set(uint8_t value) { return _mm256_set1_epi8(static_cast<char>(value)); }
+  static inline Bytes load(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+  static inline Sum add_difference(Sum sum, Bytes x, Bytes w) {
+    const __m256i difference = _mm256_or_si256(_mm256_subs_epu8(x, w), _mm256_subs_epu8(w, x));
+    return _mm512_add_epi16(sum, _mm512_cvtepu8_epi16(difference));
+  }
+  static inline void store(int32_t* to, Sum sum) {
+    Ints16::store(to, _mm512_cvtepu16_epi32(_mm512_castsi512_si256(sum)));
+    Ints16::store(to + 16, _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(sum, 1)));
+  }
+};
+
 }  // namespace
 
 #endif  // EDGECONV_COMMON_INTS_AVX512_H_

@@ -1,10 +1,15 @@
 // Four 32-bit integers a vector, beside the floats of simd_baseline.h: what turns integer sums into quantised bytes.
 //
-// A file for an instruction set names one of these types Ints; it has as many lanes as Simd.
+// A file for an instruction set names one of these types Ints; it has as many lanes as Simd. Words is another one's
+// name: lanes are bytes, whose differences are summed in 16 bits.
 #ifndef EDGECONV_COMMON_INTS_BASELINE_H_
 #define EDGECONV_COMMON_INTS_BASELINE_H_
 
 #include "common/simd_baseline.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 namespace {
 
@@ -43,6 +48,56 @@ struct Ints4 {
     for (int i = 0; i < count; ++i) to[i] = static_cast<uint8_t>(value[i]);
   }
 };
+
+struct Words8 {
+  typedef uint16_t Sum __attribute__((vector_size(16)));
+  typedef Sum Bytes;
+  typedef uint8_t Eight __attribute__((vector_size(8)));
+  static constexpr int kLanes = 8;
+
+  static inline Sum zero() { return Sum{}; }
+  static inline Bytes set(uint8_t value) { return Bytes{} + value; }
+  static inline Bytes load(const uint8_t* from) {
+    Eight bytes;
+    __builtin_memcpy(&bytes, from, sizeof(bytes));
+    return __builtin_convertvector(bytes, Bytes);
+  }
+  // sum + |x - w|
+  static inline Sum add_difference(Sum sum, Bytes x, Bytes w) {
+    const Sum larger = reinterpret_cast<Sum>(x > w);
+    return sum + ((larger & (x - w)) | (~larger & (w - x)));
+  }
+  static inline void store(int32_t* to, Sum sum) {
+    for (int i = 0; i < kLanes; ++i) to[i] = sum[i];
+  }
+};
+
+#ifdef __SSE2__
+struct Words16 {
+  struct Sum {
+    __m128i low, high;
+  };
+  typedef __m128i Bytes;
+  static constexpr int kLanes = 16;
+
+  static inline Sum zero() { return {_mm_setzero_si128(), _mm_setzero_si128()}; }
+  static inline Bytes set(uint8_t value) { return _mm_set1_epi8(static_cast<char>(value)); }
+  static inline Bytes load(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
+  static inline Sum add_difference(Sum sum, Bytes x, Bytes w) {
+    const __m128i difference = _mm_or_si128(_mm_subs_epu8(x, w), _mm_subs_epu8(w, x)), zeros = _mm_setzero_si128();
+    return {_mm_add_epi16(sum.low, _mm_unpacklo_epi8(difference, zeros)),
+            _mm_add_epi16(sum.high, _mm_unpackhi_epi8(difference, zeros))};
+  }
+  static inline void store(int32_t* to, Sum sum) {
+    const __m128i zeros = _mm_setzero_si128();
+    __m128i* const four = reinterpret_cast<__m128i*>(to);
+    _mm_storeu_si128(four, _mm_unpacklo_epi16(sum.low, zeros));
+    _mm_storeu_si128(four + 1, _mm_unpackhi_epi16(sum.low, zeros));
+    _mm_storeu_si128(four + 2, _mm_unpacklo_epi16(sum.high, zeros));
+    _mm_storeu_si128(four + 3, _mm_unpackhi_epi16(sum.high, zeros));
+  }
+};
+#endif
 
 }  // namespace
 

@@ -31,6 +31,29 @@ struct IntsNeon4 {
   }
 };
 
+struct WordsNeon {
+  struct Sum {
+    uint16x8_t low, high;
+  };
+  typedef uint8x16_t Bytes;
+  static constexpr int kLanes = 16;
+
+  static inline Sum zero() { return {vdupq_n_u16(0), vdupq_n_u16(0)}; }
+  static inline Bytes set(uint8_t value) { return vdupq_n_u8(value); }
+  static inline Bytes load(const uint8_t* from) { return vld1q_u8(from); }
+  static inline Sum add_difference(Sum sum, Bytes x, Bytes w) {
+    return {vabal_u8(sum.low, vget_low_u8(x), vget_low_u8(w)), vabal_high_u8(sum.high, x, w)};
+  }
+  static inline void store_eight(int32_t* to, uint16x8_t sum) {
+    vst1q_s32(to, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(sum))));
+    vst1q_s32(to + 4, vreinterpretq_s32_u32(vmovl_high_u16(sum)));
+  }
+  static inline void store(int32_t* to, Sum sum) {
+    store_eight(to, sum.low);
+    store_eight(to + 8, sum.high);
+  }
+};
+
 }  // namespace
 
 #endif  // EDGECONV_COMMON_INTS_NEON_H_

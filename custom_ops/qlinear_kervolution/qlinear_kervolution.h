@@ -45,11 +45,14 @@ typedef struct EdgeconvQLinearFilters {
   int64_t zero_point_stride;
 } EdgeconvQLinearFilters;
 
-// Which inputs share an element of the register tile.
+// Which inputs share an element of the register tile, if it is that which sums.
 typedef enum EdgeconvByteLayout {
-  EDGECONV_CHANNEL_BYTES = 0,  // neighbouring channels
-  EDGECONV_COLUMN_BYTES = 1,   // neighbouring columns of the window
+  EDGECONV_CHANNEL_BYTES = 0,    // neighbouring channels
+  EDGECONV_COLUMN_BYTES = 1,     // neighbouring columns of the window
+  EDGECONV_DEPTHWISE_BYTES = 2,  // none: lanes are bytes (qlinear_kervolution_depthwise.h)
 } EdgeconvByteLayout;
+
+enum { EDGECONV_DEPTHWISE_SLACK = 128 };  // bytes and sums that whole vectors read and write beyond the last
 
 // How a call is cut into tasks, and what one thread's scratch holds: places in bytes from its beginning.
 typedef struct EdgeconvQLinearKervolutionPlan {
@@ -58,7 +61,9 @@ typedef struct EdgeconvQLinearKervolutionPlan {
   int64_t layout;              // an EdgeconvByteLayout; integer sums only
   int64_t element_bytes;
   int64_t filter_bytes;  // packed filters; after them one integer a channel, or 256 floats (what an x stands for)
-  int64_t sums, patch_sums, offsets, line;  // the scratch begins with the strips
+  // The scratch begins with the strips, or with the padded rows (depthwise), of which `pitch` is the length.
+  int64_t sums, patch_sums, offsets, line;
+  int64_t pitch;
   int64_t scratch_bytes;
 } EdgeconvQLinearKervolutionPlan;
 

@@ -9,6 +9,7 @@ namespace {
 using Simd = Simd8;
 using RowSimd = Simd4;
 using Ints = Ints8;
+using Words = WordsAvx2;
 using Bytes = SseBytes;
 constexpr int kTileVectors = 1;  // 4 x 1 sums of two registers each
 

@@ -8,6 +8,7 @@ namespace {
 using Simd = Simd16;
 using RowSimd = Simd8;
 using Ints = Ints16;
+using Words = WordsAvx512;
 using Bytes = SseBytes;
 constexpr int kTileVectors = 1;  // 8 x 1 sums of two registers each
 

@@ -8,6 +8,7 @@ namespace {
 using Simd = Simd16;
 using RowSimd = Simd8;
 using Ints = Ints16;
+using Words = WordsAvx512;
 using Bytes = SseBytes;
 constexpr int kTileVectors = 3;  // 8 x 3 sums of 32 registers
 

@@ -16,6 +16,7 @@ struct ByteDifferences;
 #ifdef __SSE2__
 
 using Bytes = SseBytes;
+using Words = Words16;
 constexpr int kTileVectors = 1;  // 4 x 1 sums of two registers each
 
 // psadbw sums |x - w| over eight bytes, into 64 bits of which the lower half is enough.
@@ -43,6 +44,7 @@ struct ByteDifferences<Simd4> : VectorPair<TwoByteDifferences, 2> {};
 #else
 
 using Bytes = PlainBytes;
+using Words = Words8;
 constexpr int kTileVectors = 2;
 
 template <>

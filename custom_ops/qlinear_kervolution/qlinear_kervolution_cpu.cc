@@ -25,13 +25,60 @@ const EdgeconvQLinearKervolutionIsa* find_isa(int isa) {
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The shape in elements: with the layout that leaves fewer bytes empty.
+constexpr int64_t kRowsBytes = 1 << 13;      // of depthwise blocks, where they can be so small
+constexpr int64_t kMostRowsBytes = 1 << 16;  // for one row of outputs
+constexpr int64_t kLeastColumns = 64;
+
+// Columns of the padded input that a block of `columns` sees, by phase of the stride.
+int64_t depthwise_pitch(const EdgeconvConvShape& shape, int64_t columns) {
+  return columns + (shape.kernel_width - 1) * shape.dilation_width / shape.stride_width;
+}
+
+// Bytes of the padded input for `rows` rows of outputs.
+int64_t depthwise_bytes(const EdgeconvConvShape& shape, int64_t rows, int64_t columns) {
+  const int64_t reach = (shape.kernel_height - 1) * shape.dilation_height / shape.stride_height;
+  return shape.stride_height * shape.stride_width * (rows + reach) * depthwise_pitch(shape, columns);
+}
+
+// Filters of one channel: few enough of them for each that there is little to share, few enough taps for 16 bits, and
+// near enough together.
+bool fits_depthwise(const EdgeconvConvShape& shape) {
+  constexpr int64_t kMostFilters = 4, kMostTaps = 0xffff / 255, kFarthest = 1 << 12;
+  if (shape.in_channels != shape.group || shape.out_channels / shape.group > kMostFilters) return false;
+  for (int64_t size : {shape.kernel_height * shape.dilation_height, shape.kernel_width * shape.dilation_width,
+                       shape.stride_height, shape.stride_width}) {
+    if (size > kFarthest) return false;
+  }
+  return shape.kernel_height * shape.kernel_width <= kMostTaps &&
+         depthwise_bytes(shape, 1, kLeastColumns) <= kMostRowsBytes;
+}
+
+// Blocks of whole rows if one fits, else pieces of a row.
+void cut_depthwise(const EdgeconvConvShape& shape, const EdgeconvTileSize& size, EdgeconvQLinearKervolutionPlan* plan) {
+  const int64_t row_bytes = depthwise_bytes(shape, 2, shape.out_width) - depthwise_bytes(shape, 1, shape.out_width);
+  int64_t rows = 1, columns = shape.out_width;
+  while (columns > kLeastColumns && depthwise_bytes(shape, 1, columns) > kMostRowsBytes) {
+    columns = std::max(kLeastColumns, divide_up(columns, 2 * kLeastColumns) * kLeastColumns);
+  }
+  if (columns == shape.out_width) {
+    const int64_t most = 1 + (kRowsBytes - depthwise_bytes(shape, 1, columns)) / row_bytes;
+    const int64_t blocks = divide_up(shape.out_height, std::clamp<int64_t>(most, 1, shape.out_height));
+    rows = divide_up(shape.out_height, blocks);
+  }
+  plan->pitch = depthwise_pitch(shape, columns);
+  edgeconv_cut_blocks(&shape, &size, rows, columns, &plan->tiling);
+}
+
+// Where the bytes are, and the shape in elements: with the layout that leaves fewer bytes empty.
 void choose_layout(const EdgeconvConvShape& shape, int64_t bytes, EdgeconvQLinearKervolutionPlan* plan) {
   const int64_t depth = shape.in_channels / shape.group;
   const int64_t channels = divide_up(depth, bytes), columns = divide_up(shape.kernel_width, bytes);
   plan->elements = shape;
   plan->element_bytes = bytes;
-  if (depth * columns < channels * shape.kernel_width) {
+  if (fits_depthwise(shape)) {
+    plan->layout = EDGECONV_DEPTHWISE_BYTES;
+    plan->element_bytes = 1;
+  } else if (depth * columns < channels * shape.kernel_width) {
     plan->layout = EDGECONV_COLUMN_BYTES;
     plan->elements.kernel_width = columns;
     plan->elements.dilation_width = bytes * shape.dilation_width;
@@ -85,18 +132,27 @@ void pack_integers(const EdgeconvQLinearKervolutionParams& params, bool sums_of_
   uint32_t* const constants = reinterpret_cast<uint32_t*>(packed + plan.filter_bytes);
   std::fill(packed, packed + plan.filter_bytes, uint8_t{0});
   std::fill(constants, constants + shape.out_channels, 0u);
+  const auto keep = [&](int64_t filter, int64_t source, uint8_t* to) {
+    const int shift = zero - byte_value(params.w_type, filters.zero_point, filter * filters.zero_point_stride);
+    const int weight = byte_value(params.w_type, filters.w, filter * taps + source) + shift;
+    const int kept = std::clamp(weight, 0, 255);
+    *to = static_cast<uint8_t>(kept);
+    constants[filter] += static_cast<uint32_t>(std::abs(weight - kept) - (sums_of_maxima ? kept : 0));
+  };
+  if (plan.layout == EDGECONV_DEPTHWISE_BYTES) {
+    sums_of_maxima = false;
+    for (int64_t filter = 0; filter < shape.out_channels; ++filter) {
+      for (int64_t tap = 0; tap < taps; ++tap) keep(filter, tap, packed + filter * taps + tap);
+    }
+    return;
+  }
   int64_t sources[8];
   const auto find_sources = [&](int64_t tap) {
     for (int64_t b = 0; b < plan.element_bytes; ++b) sources[b] = source_of(shape, plan, tap, b);
   };
   for_each_element(plan.tiling, shape.group, find_sources, [&](int64_t index, int64_t filter) {
-    const int shift = zero - byte_value(params.w_type, filters.zero_point, filter * filters.zero_point_stride);
     for (int64_t b = 0; b < plan.element_bytes; ++b) {
-      if (sources[b] < 0) continue;
-      const int weight = byte_value(params.w_type, filters.w, filter * taps + sources[b]) + shift;
-      const int kept = std::clamp(weight, 0, 255);
-      packed[index * plan.element_bytes + b] = static_cast<uint8_t>(kept);
-      constants[filter] += static_cast<uint32_t>(std::abs(weight - kept) - (sums_of_maxima ? kept : 0));
+      if (sources[b] >= 0) keep(filter, sources[b], packed + index * plan.element_bytes + b);
     }
   });
 }
@@ -156,12 +212,18 @@ int edgeconv_qlinear_kervolution_plan(const EdgeconvQLinearKervolutionParams* pa
     plan->elements = shape;
     plan->element_bytes = sizeof(float);
   }
-  const int64_t element_floats = plan->element_bytes / static_cast<int64_t>(sizeof(float));
-  const bool complete = shape.out_height > 0;
-  const auto cut = complete ? edgeconv_element_tiling : edgeconv_element_filter_tiling;
-  cut(&plan->elements, &kernels->tile, element_floats, &plan->tiling);
+  constexpr int64_t kWord = 4;
+  const bool complete = shape.out_height > 0, depthwise = plan->layout == EDGECONV_DEPTHWISE_BYTES;
   const EdgeconvTiling& tiling = plan->tiling;
-  plan->filter_bytes = static_cast<int64_t>(edgeconv_packed_floats(&plan->elements, &tiling)) * plan->element_bytes;
+  if (depthwise) {
+    edgeconv_filter_tiling(&shape, &kernels->tile, &plan->tiling);
+    if (complete) cut_depthwise(shape, kernels->tile, plan);
+    plan->filter_bytes = divide_up(shape.out_channels * tiling.taps, kWord) * kWord;
+  } else {
+    const auto cut = complete ? edgeconv_element_tiling : edgeconv_element_filter_tiling;
+    cut(&plan->elements, &kernels->tile, plan->element_bytes / kWord, &plan->tiling);
+    plan->filter_bytes = static_cast<int64_t>(edgeconv_packed_floats(&plan->elements, &tiling)) * plan->element_bytes;
+  }
   if (complete) {
     int64_t place = 0;
     const auto reserve = [&place](int64_t bytes) {
@@ -170,13 +232,18 @@ int edgeconv_qlinear_kervolution_plan(const EdgeconvQLinearKervolutionParams* pa
       return at;
     };
     const bool integers = params->sums == EDGECONV_INTEGER_SUMS;
-    const int64_t positions = tiling.block_rows * tiling.block_columns;
-    constexpr int64_t kWord = 4;
-    reserve(tiling.strip_floats * plan->element_bytes);
-    plan->sums = reserve(tiling.sum_floats * kWord);
-    plan->patch_sums = reserve((positions + kernels->tile.positions + kernels->tile.lanes) * kWord);
-    plan->offsets = reserve(tiling.tap_block * kWord);
-    plan->line = reserve(integers ? kLineBytes + kLineSlack : 0);
+    if (depthwise) {
+      reserve(depthwise_bytes(shape, tiling.block_rows, tiling.block_columns) + EDGECONV_DEPTHWISE_SLACK);
+      plan->sums = reserve((tiling.block_rows * plan->pitch + EDGECONV_DEPTHWISE_SLACK) * kWord);
+      plan->offsets = reserve(tiling.taps * kWord);
+    } else {
+      const int64_t positions = tiling.block_rows * tiling.block_columns;
+      reserve(tiling.strip_floats * plan->element_bytes);
+      plan->sums = reserve(tiling.sum_floats * kWord);
+      plan->patch_sums = reserve((positions + kernels->tile.positions + kernels->tile.lanes) * kWord);
+      plan->offsets = reserve(tiling.tap_block * kWord);
+      plan->line = reserve(integers ? kLineBytes + kLineSlack : 0);
+    }
     plan->scratch_bytes = place;
   }
   return status->code = EDGECONV_OK;

@@ -9,6 +9,7 @@ namespace {
 using Simd = Neon4;
 using RowSimd = Neon8;
 using Ints = IntsNeon4;
+using Words = WordsNeon;
 using Bytes = NeonBytes;
 constexpr int kTileVectors = 3;  // 8 x 3 sums of 32 registers
 

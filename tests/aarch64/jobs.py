@@ -90,6 +90,7 @@ WINDOWS = (
     Window("rows", 1, 9, (5, 29), 21, (3, 3), pads=(1, 1, 1, 1)),
     Window("tiles", 2, 18, (7, 29), 37, (3, 3), pads=(1, 1, 0, 1)),
     Window("stem", 1, 3, (21, 34), 17, (7, 7), strides=(2, 2), pads=(3, 3, 3, 3)),
+    Window("vector left", 1, 5, (2, 8), 9, (1, 1)),
     Window("blocks", 2, 300, (5, 9), 10, (1, 1), strides=(1, 2)),
 )
 

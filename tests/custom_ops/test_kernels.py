@@ -39,6 +39,7 @@ SHAPES: dict[str, tuple[tuple[int, int, int, int], int, tuple[int, int], dict[st
     "multiplier": ((1, 3, 8, 9), 18, (3, 3), {"pads": (1, 1, 1, 1), "group": 3}),
     "stem": ((1, 3, 30, 33), 17, (7, 7), {"pads": (3, 3, 3, 3), "strides": (2, 2)}),
     "several blocks of taps": ((1, 40, 7, 7), 33, (3, 3), {"pads": (1, 1, 1, 1)}),
+    "vector left": ((1, 5, 2, 8), 9, (1, 1), {}),
     "narrow rest": ((1, 9, 5, 13), 11, (1, 1), {}),
     "pointwise, several blocks": ((1, 300, 3, 5), 10, (1, 1), {}),
     "kernel larger than input": ((1, 2, 3, 3), 3, (5, 4), {"pads": (2, 2, 2, 2)}),

@@ -226,16 +226,18 @@ def test_weights_on_the_grid_are_summed_in_integers(library: Library) -> None:
 
 
 def test_the_layout_fits_the_filters(library: Library) -> None:
-    """Bytes of neighbouring columns where there are few channels, else of channels."""
-    layouts = {}
-    for name in ("whole rows", "stem", "depthwise", "pointwise", "several blocks of taps", "one channel, one tap"):
-        x_shape, filters, window, attributes = SHAPES[name]
-        plan = library.prepare(make_case(x_shape, filters, window, **attributes), library.isas[-1])[1]
-        layouts[name] = LAYOUTS[plan.layout]
-    assert layouts == {
-        "whole rows": "channels", "stem": "columns", "depthwise": "columns", "pointwise": "channels",
-        "several blocks of taps": "channels", "one channel, one tap": "channels",
+    """Bytes of neighbouring columns where there are few channels, else of channels; one channel goes its own way."""
+    expected = {
+        "pointwise": "channels", "several blocks of taps": "channels", "stem": "columns", "large window": "columns",
+        "depthwise": "depthwise", "multiplier": "columns", "one channel, one tap": "depthwise",
+        "depthwise, 257 taps": "depthwise", "depthwise, 255 taps": "depthwise", "depthwise, 260 taps": "columns",
+        "depthwise, too far apart": "columns",
     }  # fmt: skip
+    for name, layout in expected.items():
+        x_shape, filters, window, attributes = SHAPES[name]
+        case = make_case(x_shape, filters, window, **attributes)
+        for isa in library.isas:
+            assert LAYOUTS[library.prepare(case, isa)[1].layout] == layout, (name, isa)
 
 
 @pytest.mark.parametrize("per_filter_scale", [False, True])
@@ -277,7 +279,9 @@ def test_memory_is_bounded(library: Library, x_shape: Any, filters: int, window:
             assert scratch <= 2**20, isa
             params, plan = library.prepare(case, isa)
             padded = math.ceil(filters / plan.tiling.tile_rows) * plan.tiling.tile_rows
-            if attributes.get("group", 1) == 1:
+            if plan.layout == LAYOUTS.index("depthwise") and params.sums == INTEGER_SUMS:
+                assert packed == -(-filters * math.prod(window) // 4) * 4 + 4 * filters, isa
+            elif attributes.get("group", 1) == 1:
                 values = 256 if params.sums == FLOAT_SUMS else filters
                 assert packed == padded * plan.tiling.taps * plan.element_bytes + 4 * values, isa
             if params.sums == INTEGER_SUMS and depth * math.prod(window) > 1000:

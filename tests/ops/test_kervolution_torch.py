@@ -144,7 +144,7 @@ def with_one_value(kernel: str, value: float, run: str) -> tuple[np.ndarray[Any,
     others = np.ones(y.shape, bool)
     others[TOUCHED] = False
     difference = y[others] - clean[others]
-    return y[TOUCHED], np.where(np.abs(difference) <= 1e-5, 0, difference)
+    return y[TOUCHED], np.where(np.abs(difference) <= 2e-6 * np.abs(clean[others]) + 1e-5, 0, difference)
 
 
 @pytest.mark.parametrize("run", RUNS)
