@@ -20,17 +20,6 @@ struct Neon4 {
   static inline Float zero() { return vdupq_n_f32(0.0f); }
   static inline Float set(float value) { return vdupq_n_f32(value); }
   static inline Float load(const float* from) { return vld1q_f32(from); }
-  // values[index] in every lane. A multiplication takes a lane of another register as it is, so that one load serves
-  // four of these.
-  static inline Float broadcast(const float* values, int index) {
-    const Float four = load(values + (index & ~3));
-    switch (index & 3) {
-      case 0: return vdupq_laneq_f32(four, 0);
-      case 1: return vdupq_laneq_f32(four, 1);
-      case 2: return vdupq_laneq_f32(four, 2);
-      default: return vdupq_laneq_f32(four, 3);
-    }
-  }
   static inline Float load_first(const float* from, int count) {
     float buffer[kLanes] = {};
     for (int i = 0; i < count; ++i) buffer[i] = from[i];
