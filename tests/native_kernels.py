@@ -111,6 +111,17 @@ class Case:
         return self.x.shape[0], self.w.shape[0], sizes[0], sizes[1]
 
 
+def check_shapes(library: Any, attributes: Attributes, x: Array, w: Array, shape: Shape) -> None:
+    """Fill `shape` from the attributes and the tensors' shapes; a message of the library becomes a ValueError."""
+    status = Status()
+    for check, array in (("filter", w), ("input", x)):
+        dims = (ctypes.c_int64 * array.ndim)(*array.shape)
+        function = getattr(library, f"edgeconv_conv_{check}_shape")
+        pointers = ctypes.byref(shape), ctypes.byref(status)
+        if function(ctypes.byref(attributes), dims, ctypes.c_size_t(array.ndim), *pointers):
+            raise ValueError(status.message.decode())
+
+
 class Library:
     """The launch functions of one op library."""
 
@@ -133,12 +144,7 @@ class Library:
             precision=PRECISIONS.index(case.precision),
         )  # fmt: skip
         plan, status = Plan(), Status()
-        for check, array in (("filter", case.w), ("input", case.x)):
-            dims = (ctypes.c_int64 * array.ndim)(*array.shape)
-            function = getattr(self.c, f"edgeconv_conv_{check}_shape")
-            pointers = ctypes.byref(params.shape), ctypes.byref(status)
-            if function(ctypes.byref(attributes), dims, ctypes.c_size_t(array.ndim), *pointers):
-                raise ValueError(status.message.decode())
+        check_shapes(self.c, attributes, case.x, case.w, params.shape)
         pointers = ctypes.byref(plan), ctypes.byref(status)
         if self.c.edgeconv_kervolution_plan(ctypes.byref(params), number, *pointers):
             raise ValueError(status.message.decode())

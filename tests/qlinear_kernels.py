@@ -11,7 +11,7 @@ import native_kernels
 import numpy as np
 import numpy.typing as npt
 import oracles
-from native_kernels import ISAS, Attributes, Shape, Status, Tiling
+from native_kernels import ISAS, Attributes, Shape, Status, Tiling, check_shapes
 
 TYPES = {"uint8": 2, "int8": 3}
 INTEGER_SUMS, FLOAT_SUMS = 0, 1
@@ -170,12 +170,7 @@ class Library:
             ctypes.c_int64(case.w.shape[0]),
         )  # fmt: skip
         plan, status = Plan(), Status()
-        for check, array in (("filter", case.w), ("input", case.x)):
-            dims = (ctypes.c_int64 * array.ndim)(*array.shape)
-            function = getattr(self.c, f"edgeconv_conv_{check}_shape")
-            pointers = ctypes.byref(params.shape), ctypes.byref(status)
-            if function(ctypes.byref(attributes), dims, ctypes.c_size_t(array.ndim), *pointers):
-                raise ValueError(status.message.decode())
+        check_shapes(self.c, attributes, case.x, case.w, params.shape)
         pointers = ctypes.byref(plan), ctypes.byref(status)
         number = ISAS.index(isa) if isa in ISAS else len(ISAS)
         if self.c.edgeconv_qlinear_kervolution_plan(ctypes.byref(params), number, *pointers):

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <string>
 
 #include "common/ort_api.h"
 
@@ -59,10 +60,69 @@ void run_tasks(const OrtApi* api, OrtKernelContext* context, OrtAllocator* alloc
   if (call.failed) throw std::bad_alloc();
 }
 
-// Fills in what is the same for all operators of this library: version 1, on the CPU, one output, no variadic inputs.
-// Left to the operator: its name, types, optional inputs, kernel and shape inference.
-inline void begin_custom_op(const Runtime& runtime, OrtCustomOp* op) {
-  std::memset(op, 0, sizeof(*op));
+// Input `index`: one value an output channel, or absent.
+inline Tensor read_bias(const OrtApi* api, OrtKernelContext* context, size_t index, int64_t channels) {
+  Tensor bias = read_input(api, context, index);
+  if (bias.data != nullptr && (bias.dims.size() != 1 || bias.dims[0] != channels)) {
+    throw Error{ORT_INVALID_ARGUMENT,
+                "B has shape " + to_text(bias.dims) + ": expected (" + std::to_string(channels) + ")"};
+  }
+  return bias;
+}
+
+// The memory of the output of a convolution-like operator.
+inline void* make_output(const OrtApi* api, OrtKernelContext* context, const EdgeconvConvShape& shape) {
+  const int64_t dims[4] = {shape.batch, shape.out_channels, shape.out_height, shape.out_width};
+  OrtValue* output = nullptr;
+  void* data = nullptr;
+  check(api, api->KernelContext_GetOutput(context, 0, dims, 4, &output));
+  check(api, api->GetTensorMutableData(output, &data));
+  return data;
+}
+
+inline Owner<OrtAllocator> kernel_allocator(const OrtApi* api, const OrtKernelInfo* info) {
+  OrtAllocator* allocator = nullptr;
+  check(api, api->KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator));
+  return {allocator, {api->ReleaseAllocator}};
+}
+
+// Where error messages begin: operator and node.
+inline std::string error_prefix(const OrtApi* api, const OrtKernelInfo* info, const char* operator_name) {
+  return std::string(operator_name) + " '" + node_name(api, info) + "': ";
+}
+
+// Callbacks of OrtCustomOp. An Op has a `definition` with a `name`; a Kernel is made of an Op and an OrtKernelInfo and
+// has api(), prefix() and compute().
+template <typename Kernel, typename Op>
+OrtStatus* ORT_API_CALL create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info,
+                                      void** kernel) {
+  *kernel = nullptr;
+  const Op& self = *static_cast<const Op*>(op);
+  return guarded(api, "", [&] {
+    std::string prefix = std::string(self.definition->name) + ": ";
+    try {
+      prefix = error_prefix(api, info, self.definition->name);
+      *kernel = new Kernel(self, info);
+    } catch (const Error& error) {
+      throw Error{error.code, prefix + error.message};
+    }
+  });
+}
+
+template <typename Kernel>
+OrtStatus* ORT_API_CALL compute_kernel(void* kernel, OrtKernelContext* context) {
+  auto* typed = static_cast<Kernel*>(kernel);
+  return guarded(typed->api(), typed->prefix(), [&] { typed->compute(context); });
+}
+
+// Fills in what is the same for all operators of this library: version 1, on the CPU, one output, no variadic inputs,
+// and the callbacks above. Left to the operator: its name, types, optional inputs and shape inference.
+template <typename Kernel, typename Op>
+void begin_custom_op(const Runtime& runtime, Op* op) {
+  std::memset(static_cast<OrtCustomOp*>(op), 0, sizeof(OrtCustomOp));
+  op->CreateKernelV2 = create_kernel<Kernel, Op>;
+  op->KernelComputeV2 = compute_kernel<Kernel>;
+  op->KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
   op->version = runtime.version;
   op->GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return "CPUExecutionProvider"; };
   op->GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };

@@ -24,7 +24,8 @@ void run_bf16x3(const Task& task) {
   }
   gather_channels<kernel, Element>(task, task.first_channel, task.last_channel);
   const auto finish = [&](const float* sums, int64_t channel, int64_t position) {
-    const int64_t rows = smaller(task.last_channel - channel, 2 * kTileSide), count = positions - position;
+    const int64_t rows = task.last_channel - channel < 2 * kTileSide ? task.last_channel - channel : 2 * kTileSide,
+                  count = positions - position;
     Element* y = output_of<Element>(task, channel) + position;
     const Simd::Float first = load_patch_sum<kernel, Summed::kParts>(task, position);
     const Simd::Float second =

@@ -5,6 +5,7 @@
 #define EDGECONV_KERVOLUTION_KERVOLUTION_EPILOGUE_H_
 
 #include "common/patch_sums.h"
+#include "common/task_place.h"
 #include "common/vector_math.h"
 #include "kervolution/kervolution.h"
 
@@ -58,14 +59,10 @@ inline Simd::Float epilogue(Simd::Float sum, Simd::Float patch_sum, const Channe
 }
 
 // A task: a block of output positions for a chunk of output channels.
-struct Task {
+struct Task : TaskPlace {
   const EdgeconvKervolutionParams* params;
   const EdgeconvKervolutionPlan* plan;
   const EdgeconvKervolutionArguments* arguments;
-  PositionBlock block;
-  int64_t item, group;                  // of the batch, of the channels
-  int64_t last_group;                   // depthwise: the task has groups [group, last_group)
-  int64_t first_channel, last_channel;  // within the group
   float* scratch;
   const float* patch_sums;  // one a position of the block
 };

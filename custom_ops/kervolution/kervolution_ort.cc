@@ -1,9 +1,7 @@
 // Glue between ONNX Runtime and the kervolution kernels: inputs, attributes, memory and threads. No math.
-#include <algorithm>
-#include <atomic>
-#include <cstring>
 #include <string>
 
+#include "common/ort_kernel.h"
 #include "common/ort_library.h"
 #include "kervolution/kervolution.h"
 
@@ -57,9 +55,6 @@ class KervolutionKernel {
                    Buffer* packed) const;
   EdgeconvChannelValues channel_values(OrtKernelContext* context, int index, const char* name, int64_t channels,
                                        Tensor* tensor) const;
-  Tensor input(OrtKernelContext* context, int index) const;
-  void run(OrtKernelContext* context, const EdgeconvKervolutionParams& params, const EdgeconvKervolutionPlan& plan,
-           const EdgeconvKervolutionArguments& arguments) const;
 
   const KervolutionOp& op_;
   std::string prefix_;  // of error messages: operator and node
@@ -73,9 +68,9 @@ class KervolutionKernel {
 };
 
 KervolutionKernel::KervolutionKernel(const KervolutionOp& op, const OrtKernelInfo* info)
-    : op_(op), allocator_(nullptr, {op.api->ReleaseAllocator}) {
+    : op_(op), allocator_(kernel_allocator(op.api, info)) {
   const OrtApi* api = op.api;
-  prefix_ = std::string(op.definition->name) + " '" + node_name(api, info) + "': ";
+  prefix_ = error_prefix(api, info, op.definition->name);
   attributes_ = read_conv_attributes(api, info);
   if (op.definition->kernel == EDGECONV_POLYNOMIAL) {
     degree_ = read_int(api, info, "degree", 3);
@@ -86,15 +81,10 @@ KervolutionKernel::KervolutionKernel(const KervolutionOp& op, const OrtKernelInf
   precision_ = read_precision(api, info, op.definition->kernel);
   EdgeconvStatus status = {};
   check(edgeconv_select_isa(&isa_, &status), status);
-  OrtAllocator* allocator = nullptr;
-  check(api, api->KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator));
-  allocator_.reset(allocator);
-  int constant = 0;
-  const OrtValue* w = nullptr;
-  check(api, api->KernelInfoGetConstantInput_tensor(info, 1, &constant, &w));
-  if (constant != 0 && w != nullptr) {
+  const Tensor w = read_constant(api, info, 1);
+  if (w.data != nullptr) {
     EdgeconvKervolutionPlan plan;
-    set_filters(read_tensor(api, w), &params_, &plan, &packed_);
+    set_filters(w, &params_, &plan, &packed_);
   }
 }
 
@@ -111,21 +101,11 @@ void KervolutionKernel::set_filters(const Tensor& w, EdgeconvKervolutionParams* 
   edgeconv_kervolution_pack(params, plan, w.data, static_cast<float*>(packed->get()));
 }
 
-Tensor KervolutionKernel::input(OrtKernelContext* context, int index) const {
-  size_t count = 0;
-  check(api(), api()->KernelContext_GetInputCount(context, &count));
-  const OrtValue* value = nullptr;
-  if (index != kNoInput && static_cast<size_t>(index) < count) {
-    check(api(), api()->KernelContext_GetInput(context, index, &value));
-  }
-  return read_tensor(api(), value);
-}
-
-// A parameter or bias: one value, or one an output channel.
+// A parameter: one value, or one an output channel.
 EdgeconvChannelValues KervolutionKernel::channel_values(OrtKernelContext* context, int index, const char* name,
                                                         int64_t channels, Tensor* tensor) const {
   if (index == kNoInput) return {nullptr, 0};
-  *tensor = input(context, index);
+  *tensor = read_input(api(), context, static_cast<size_t>(index));
   const bool scalar = tensor->dims.empty() || (tensor->dims.size() == 1 && tensor->dims[0] == 1);
   if (!scalar && !(tensor->dims.size() == 1 && tensor->dims[0] == channels)) {
     throw Error{ORT_INVALID_ARGUMENT, std::string(name) + " has shape " + to_text(tensor->dims) +
@@ -140,9 +120,9 @@ void KervolutionKernel::compute(OrtKernelContext* context) {
   EdgeconvKervolutionParams params = params_;
   EdgeconvKervolutionPlan plan;
   Buffer packed_now;
-  const Tensor w = input(context, 1);
+  const Tensor w = read_input(api(), context, 1);
   if (packed_.get() == nullptr) set_filters(w, &params, &plan, &packed_now);
-  const Tensor x = input(context, 0);
+  const Tensor x = read_input(api(), context, 0);
   check(edgeconv_conv_input_shape(&attributes_, x.dims.data(), x.dims.size(), &params.shape, &status), status);
   check(edgeconv_kervolution_plan(&params, isa_, &plan, &status), status);
 
@@ -155,76 +135,17 @@ void KervolutionKernel::compute(OrtKernelContext* context) {
   const char* scale_name = definition.kernel == EDGECONV_GAUSSIAN ? "gamma" : "scale";
   arguments.scale = channel_values(context, definition.scale, scale_name, shape.out_channels, &scale);
   arguments.balance = channel_values(context, definition.balance, "balance", shape.out_channels, &balance);
-  const Tensor bias = input(context, definition.bias);
-  if (bias.data != nullptr && (bias.dims.size() != 1 || bias.dims[0] != shape.out_channels)) {
-    throw Error{ORT_INVALID_ARGUMENT,
-                "B has shape " + to_text(bias.dims) + ": expected (" + std::to_string(shape.out_channels) + ")"};
-  }
+  const Tensor bias = read_bias(api(), context, static_cast<size_t>(definition.bias), shape.out_channels);
   arguments.bias = bias.data;
 
-  const int64_t dims[4] = {shape.batch, shape.out_channels, shape.out_height, shape.out_width};
-  OrtValue* output = nullptr;
-  check(api(), api()->KernelContext_GetOutput(context, 0, dims, 4, &output));
-  check(api(), api()->GetTensorMutableData(output, &arguments.y));
-  if (plan.tiling.tasks > 0) run(context, params, plan, arguments);
+  arguments.y = make_output(api(), context, shape);
+  run_tasks(api(), context, allocator_.get(), plan.tiling.tasks, plan.tiling.tasks_per_call,
+            edgeconv_kervolution_scratch_bytes(&plan), [&](int64_t first, int64_t last, void* scratch) {
+              edgeconv_kervolution_run(&params, isa_, &plan, &arguments, first, last, scratch);
+            });
 }
 
-// One call of the thread pool's function: consecutive tasks that share one thread's scratch.
-struct Call {
-  const EdgeconvKervolutionParams& params;
-  const EdgeconvKervolutionPlan& plan;
-  const EdgeconvKervolutionArguments& arguments;
-  OrtAllocator* allocator;
-  int isa;
-  std::atomic<bool> failed{false};
-};
-
-void run_call(void* data, size_t index) noexcept {
-  Call& call = *static_cast<Call*>(data);
-  try {
-    const EdgeconvTiling& tiling = call.plan.tiling;
-    const Buffer scratch(call.allocator, edgeconv_kervolution_scratch_bytes(&call.plan));
-    const int64_t first = static_cast<int64_t>(index) * tiling.tasks_per_call;
-    const int64_t last = std::min(tiling.tasks, first + tiling.tasks_per_call);
-    edgeconv_kervolution_run(&call.params, call.isa, &call.plan, &call.arguments, first, last, scratch.get());
-  } catch (...) {
-    call.failed = true;
-  }
-}
-
-void KervolutionKernel::run(OrtKernelContext* context, const EdgeconvKervolutionParams& params,
-                            const EdgeconvKervolutionPlan& plan, const EdgeconvKervolutionArguments& arguments) const {
-  const EdgeconvTiling& tiling = plan.tiling;
-  Call call{params, plan, arguments, allocator_.get(), isa_};
-  const size_t calls = static_cast<size_t>((tiling.tasks + tiling.tasks_per_call - 1) / tiling.tasks_per_call);
-  if (calls == 1) {
-    run_call(&call, 0);
-  } else {
-    check(api(), api()->KernelContext_ParallelFor(context, run_call, calls, 0, &call));
-  }
-  if (call.failed) throw std::bad_alloc();
-}
-
-// The callbacks of OrtCustomOp.
-
-OrtStatus* ORT_API_CALL create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info,
-                                      void** kernel) {
-  *kernel = nullptr;
-  std::string prefix = std::string(self(op).definition->name) + ": ";
-  return guarded(api, "", [&] {
-    try {
-      prefix = std::string(self(op).definition->name) + " '" + node_name(api, info) + "': ";
-      *kernel = new KervolutionKernel(self(op), info);
-    } catch (const Error& error) {
-      throw Error{error.code, prefix + error.message};
-    }
-  });
-}
-
-OrtStatus* ORT_API_CALL compute(void* kernel, OrtKernelContext* context) {
-  auto* kervolution = static_cast<KervolutionKernel*>(kernel);
-  return guarded(kervolution->api(), kervolution->prefix(), [&] { kervolution->compute(context); });
-}
+// The callbacks of OrtCustomOp that are the operator's own.
 
 OrtStatus* ORT_API_CALL infer_shape(const OrtCustomOp* op, OrtShapeInferContext* context) {
   return guarded(self(op).api, std::string(self(op).definition->name) + ": ",
@@ -241,34 +162,20 @@ ONNXTensorElementDataType ORT_API_CALL input_type(const OrtCustomOp* op, size_t 
 std::shared_ptr<OrtCustomOp> make_op(const Runtime& runtime, const Definition& definition,
                                      ONNXTensorElementDataType type) {
   auto op = std::make_shared<KervolutionOp>();
-  std::memset(static_cast<OrtCustomOp*>(op.get()), 0, sizeof(OrtCustomOp));
+  begin_custom_op<KervolutionKernel>(runtime, op.get());
   op->api = runtime.api;
   op->definition = &definition;
   op->type = type;
-  op->version = runtime.version;
   op->GetName = [](const OrtCustomOp* self_op) { return self(self_op).definition->name; };
-  op->GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return "CPUExecutionProvider"; };
   op->GetInputType = input_type;
   op->GetInputTypeCount = [](const OrtCustomOp* self_op) { return size_t(self(self_op).definition->bias) + 1; };
   op->GetOutputType = [](const OrtCustomOp* self_op, size_t) { return self(self_op).type; };
-  op->GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
-  op->KernelDestroy = [](void* kernel) { delete static_cast<KervolutionKernel*>(kernel); };
   op->GetInputCharacteristic = [](const OrtCustomOp* self_op, size_t index) {
     return int(index) == self(self_op).definition->bias ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
   };
-  op->GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-  op->GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
-  op->GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
-  op->GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  op->GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
-  op->GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  op->CreateKernelV2 = create_kernel;
-  op->KernelComputeV2 = compute;
   // ONNX Runtime up to 1.23 crashes before it calls this function where an optional input has the empty name. There the
   // output's type still follows from X's; only its static shape stays unknown.
   if (runtime.release >= 24) op->InferOutputShapeFn = infer_shape;
-  op->GetStartVersion = [](const OrtCustomOp*) { return 1; };
-  op->GetEndVersion = [](const OrtCustomOp*) { return 1; };
   return op;
 }
 

@@ -23,32 +23,15 @@ Magnitude look_at_patches(Task* task, bool wanted) {
   return patch_sums<kind>(shape, task->block, x, task->scratch + task->plan->work, sums);
 }
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // Task `index` of the plan.
 inline Task make_task(const EdgeconvKervolutionParams* params, const EdgeconvKervolutionPlan* plan,
                       const EdgeconvKervolutionArguments* arguments, int64_t index, void* scratch) {
-  // Blocks of positions vary fastest: a thread that runs tasks in order keeps its channels' weights in the cache.
-  const EdgeconvConvShape& shape = params->shape;
-  const EdgeconvTiling& tiling = plan->tiling;
   Task task = {};
+  static_cast<TaskPlace&>(task) = task_place(params->shape, plan->tiling, plan->group_chunk, index);
   task.params = params;
   task.plan = plan;
   task.arguments = arguments;
   task.scratch = static_cast<float*>(scratch);
-  task.block.column = index % tiling.column_blocks * tiling.block_columns;
-  task.block.columns = smaller(tiling.block_columns, shape.out_width - task.block.column);
-  index /= tiling.column_blocks;
-  task.block.row = index % tiling.row_blocks * tiling.block_rows;
-  task.block.rows = smaller(tiling.block_rows, shape.out_height - task.block.row);
-  index /= tiling.row_blocks;
-  task.first_channel = index % tiling.chunks * tiling.channel_chunk;
-  task.last_channel = smaller(tiling.group_channels, task.first_channel + tiling.channel_chunk);
-  index /= tiling.chunks;
-  const int64_t group_chunks = (shape.group + plan->group_chunk - 1) / plan->group_chunk;
-  task.group = index % group_chunks * plan->group_chunk;
-  task.last_group = smaller(shape.group, task.group + plan->group_chunk);
-  task.item = index / group_chunks;
   return task;
 }
 

@@ -5,18 +5,16 @@
 #define EDGECONV_QLINEAR_KERVOLUTION_QLINEAR_KERVOLUTION_EPILOGUE_H_
 
 #include "common/byte_strips.h"
+#include "common/task_place.h"
 #include "qlinear_kervolution/qlinear_kervolution.h"
 
 namespace {
 
 // A task: a block of output positions for a chunk of output channels.
-struct Task {
+struct Task : TaskPlace {
   const EdgeconvQLinearKervolutionParams* params;
   const EdgeconvQLinearKervolutionPlan* plan;
   const EdgeconvQLinearKervolutionArguments* arguments;
-  PositionBlock block;
-  int64_t item, group;                  // of the batch, of the channels
-  int64_t first_channel, last_channel;  // within the group
   uint8_t* scratch;
 };
 

@@ -195,29 +195,14 @@ void run_floats(const Task& task) {
   run_direct<Arithmetic>(task, lay, finish);
 }
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 void run_task(const EdgeconvQLinearKervolutionParams* params, const EdgeconvQLinearKervolutionPlan* plan,
               const EdgeconvQLinearKervolutionArguments* arguments, int64_t index, void* scratch) {
-  // Blocks of positions vary fastest: a thread that runs tasks in order keeps its channels' weights in the cache.
-  const EdgeconvConvShape& shape = params->shape;
-  const EdgeconvTiling& tiling = plan->tiling;
   Task task = {};
+  static_cast<TaskPlace&>(task) = task_place(params->shape, plan->tiling, 1, index);
   task.params = params;
   task.plan = plan;
   task.arguments = arguments;
   task.scratch = static_cast<uint8_t*>(scratch);
-  task.block.column = index % tiling.column_blocks * tiling.block_columns;
-  task.block.columns = smaller(tiling.block_columns, shape.out_width - task.block.column);
-  index /= tiling.column_blocks;
-  task.block.row = index % tiling.row_blocks * tiling.block_rows;
-  task.block.rows = smaller(tiling.block_rows, shape.out_height - task.block.row);
-  index /= tiling.row_blocks;
-  task.first_channel = index % tiling.chunks * tiling.channel_chunk;
-  task.last_channel = smaller(tiling.group_channels, task.first_channel + tiling.channel_chunk);
-  index /= tiling.chunks;
-  task.group = index % shape.group;
-  task.item = index / shape.group;
   if (params->sums == EDGECONV_FLOAT_SUMS) return run_floats<AbsoluteDifference>(task);
   if (plan->layout == EDGECONV_DEPTHWISE_BYTES) return run_depthwise(task);
   run_integers<ByteDifferences>(task);

@@ -85,15 +85,12 @@ class QLinearKervolutionKernel {
 };
 
 QLinearKervolutionKernel::QLinearKervolutionKernel(const QLinearKervolutionOp& op, const OrtKernelInfo* info)
-    : op_(op), allocator_(nullptr, {op.api->ReleaseAllocator}) {
+    : op_(op), allocator_(kernel_allocator(op.api, info)) {
   const OrtApi* api = op.api;
-  prefix_ = std::string(op.definition->name) + " '" + node_name(api, info) + "': ";
+  prefix_ = error_prefix(api, info, op.definition->name);
   attributes_ = read_conv_attributes(api, info);
   EdgeconvStatus status = {};
   check(edgeconv_select_isa(&isa_, &status), status);
-  OrtAllocator* allocator = nullptr;
-  check(api, api->KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator));
-  allocator_.reset(allocator);
   const Packed constants = read_packed([&](size_t index) { return read_constant(api, info, index); });
   if (constants.complete()) set_filters(constants, &params_, &packed_);
 }
@@ -135,11 +132,8 @@ void QLinearKervolutionKernel::compute(OrtKernelContext* context) {
   check(edgeconv_qlinear_kervolution_plan(&params, isa_, &plan, &status), status);
 
   const EdgeconvConvShape& shape = params.shape;
-  const Tensor y_scale = read(kYScale), y_zero_point = read(kYZeroPoint), bias = read(kBias);
-  if (bias.data != nullptr && (bias.dims.size() != 1 || bias.dims[0] != shape.out_channels)) {
-    throw Error{ORT_INVALID_ARGUMENT,
-                "B has shape " + to_text(bias.dims) + ": expected (" + std::to_string(shape.out_channels) + ")"};
-  }
+  const Tensor y_scale = read(kYScale), y_zero_point = read(kYZeroPoint);
+  const Tensor bias = read_bias(api(), context, kBias, shape.out_channels);
   EdgeconvQLinearKervolutionArguments arguments = {};
   arguments.x = x.data;
   arguments.packed = packed_.get() != nullptr ? packed_.get() : packed_now.get();
@@ -147,10 +141,7 @@ void QLinearKervolutionKernel::compute(OrtKernelContext* context) {
   arguments.y_scale = float_scalar(y_scale, "y_scale");
   arguments.y_zero_point = byte_scalar(y_zero_point, "y_zero_point");
 
-  const int64_t dims[4] = {shape.batch, shape.out_channels, shape.out_height, shape.out_width};
-  OrtValue* output = nullptr;
-  check(api(), api()->KernelContext_GetOutput(context, 0, dims, 4, &output));
-  check(api(), api()->GetTensorMutableData(output, &arguments.y));
+  arguments.y = make_output(api(), context, shape);
   const EdgeconvTiling& tiling = plan.tiling;
   run_tasks(api(), context, allocator_.get(), tiling.tasks, tiling.tasks_per_call,
             edgeconv_qlinear_kervolution_scratch_bytes(&plan), [&](int64_t first, int64_t last, void* scratch) {
@@ -158,26 +149,7 @@ void QLinearKervolutionKernel::compute(OrtKernelContext* context) {
             });
 }
 
-// The callbacks of OrtCustomOp.
-
-OrtStatus* ORT_API_CALL create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info,
-                                      void** kernel) {
-  *kernel = nullptr;
-  return guarded(api, "", [&] {
-    std::string prefix = std::string(self(op).definition->name) + ": ";
-    try {
-      prefix = std::string(self(op).definition->name) + " '" + node_name(api, info) + "': ";
-      *kernel = new QLinearKervolutionKernel(self(op), info);
-    } catch (const Error& error) {
-      throw Error{error.code, prefix + error.message};
-    }
-  });
-}
-
-OrtStatus* ORT_API_CALL compute(void* kernel, OrtKernelContext* context) {
-  auto* kervolution = static_cast<QLinearKervolutionKernel*>(kernel);
-  return guarded(kervolution->api(), kervolution->prefix(), [&] { kervolution->compute(context); });
-}
+// The callbacks of OrtCustomOp that are the operator's own.
 
 OrtStatus* ORT_API_CALL infer_shape(const OrtCustomOp* op, OrtShapeInferContext* context) {
   return guarded(self(op).api, std::string(self(op).definition->name) + ": ",
@@ -199,7 +171,7 @@ std::shared_ptr<OrtCustomOp> make_op(const Runtime& runtime, const Definition& d
                                      ONNXTensorElementDataType x_type, ONNXTensorElementDataType w_type,
                                      ONNXTensorElementDataType y_type) {
   auto op = std::make_shared<QLinearKervolutionOp>();
-  begin_custom_op(runtime, op.get());
+  begin_custom_op<QLinearKervolutionKernel>(runtime, op.get());
   op->api = runtime.api;
   op->definition = &definition;
   op->x_type = x_type;
@@ -212,9 +184,6 @@ std::shared_ptr<OrtCustomOp> make_op(const Runtime& runtime, const Definition& d
   op->GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
     return index == kBias ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
   };
-  op->CreateKernelV2 = create_kernel;
-  op->KernelComputeV2 = compute;
-  op->KernelDestroy = [](void* kernel) { delete static_cast<QLinearKervolutionKernel*>(kernel); };
   // ONNX Runtime up to 1.23 crashes before it calls this function where an optional input has the empty name. There the
   // output's type still follows from those of the inputs; only its static shape stays unknown.
   if (runtime.release >= 24) op->InferOutputShapeFn = infer_shape;
