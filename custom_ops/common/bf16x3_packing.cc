@@ -169,13 +169,13 @@ void edgeconv_bf16x3_cut(const EdgeconvConvShape* shape, const EdgeconvTileSize*
   int64_t most = std::min(shape->out_height, std::max<int64_t>(1, kBlockPositions / shape->out_width));
   while (most > 1 && !fits(most, shape->out_width)) --most;
   if (fits(most, shape->out_width)) {
-    edgeconv_cut_blocks(shape, size, choose_rows(*shape, block_pairs, most), shape->out_width, tiling);
+    edgeconv_cut_blocks(shape, size, choose_rows(*shape, block_pairs, most), shape->out_width, kLeastChunk, tiling);
   } else {
     int64_t columns = kBlockPositions;
     while (columns > kBf16x3Side && !fits(1, columns)) columns -= kBf16x3Side;
     const int64_t pieces = divide_up(shape->out_width, columns);
     edgeconv_cut_blocks(shape, size, 1, edgeconv_bf16x3_tiles(divide_up(shape->out_width, pieces)) * kBf16x3Side,
-                        tiling);
+                        kLeastChunk, tiling);
   }
 }
 

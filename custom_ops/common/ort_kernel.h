@@ -55,7 +55,8 @@ void run_tasks(const OrtApi* api, OrtKernelContext* context, OrtAllocator* alloc
   if (calls == 1) {
     run_call(&call, 0);
   } else if (calls > 1) {
-    check(api, api->KernelContext_ParallelFor(context, run_call, calls, 0, &call));
+    // As many batches as calls: a thread takes the next when it is free, not its share at once.
+    check(api, api->KernelContext_ParallelFor(context, run_call, calls, calls, &call));
   }
   if (call.failed) throw std::bad_alloc();
 }

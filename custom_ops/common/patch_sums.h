@@ -1,5 +1,5 @@
 // What a kernel must know about the patches besides their products with the filters: for each output position of a
-// block the sum of x^2 or of x over its patch, and how large they are altogether.
+// block the sum of x^2 or of x over its patch, and the largest magnitude of all.
 //
 // Sums over the channels first, then over the window: some operations a position and channel, whatever the number of
 // taps. The type Simd is named before this file is included.
@@ -17,45 +17,26 @@ inline int64_t patch_columns(const EdgeconvConvShape& shape, int64_t block_colum
   return (block_columns - 1) * shape.stride_width + (shape.kernel_width - 1) * shape.dilation_width + 1;
 }
 
-// The size of a block's inputs: NaN is larger than infinity.
-struct Magnitude {
-  float largest, squares;  // of all elements: the largest magnitude, the sum of the squares
-  int64_t count;
-};
+// The largest lane of magnitudes: NaN is larger than infinity.
+inline float largest_lane(Simd::Float magnitudes) {
+  float lanes[Simd::kLanes];
+  Simd::store(lanes, magnitudes);
+  uint32_t largest = 0;
+  for (const float lane : lanes) largest = bits_from_float(lane) > largest ? bits_from_float(lane) : largest;
+  return float_from_bits(largest);
+}
 
-// The same, lane by lane.
-struct Magnitudes {
-  Simd::Float largest = Simd::zero(), squares = Simd::zero();
-  int64_t count = 0;
-
-  Magnitude total() const {
-    Magnitude result = {0.0f, 0.0f, count};
-    float magnitude[Simd::kLanes], square[Simd::kLanes];
-    Simd::store(magnitude, largest);
-    Simd::store(square, squares);
-    uint32_t bits = 0;
-    for (int i = 0; i < Simd::kLanes; ++i) {
-      bits = bits_from_float(magnitude[i]) > bits ? bits_from_float(magnitude[i]) : bits;
-      result.squares += square[i];
-    }
-    result.largest = float_from_bits(bits);
-    return result;
-  }
-};
-
-// Adds the row `from` of `count` elements to `sums`, and its size to `magnitudes`.
+// Adds the row `from` of `count` elements to `sums`, and lets `largest` be no less than their magnitudes.
 template <PatchSum kind, typename Element>
-inline void add_row(const Element* from, int64_t count, float* sums, Magnitudes* magnitudes) {
+inline void add_row(const Element* from, int64_t count, float* sums, Simd::Float* largest) {
   for (int64_t i = 0; i < count; i += Simd::kLanes) {
     const bool whole = count - i >= Simd::kLanes;
     const Simd::Float x = whole ? Simd::load(from + i) : Simd::load_first(from + i, static_cast<int>(count - i));
-    magnitudes->largest = Simd::max_magnitude(magnitudes->largest, x);
-    magnitudes->squares = Simd::fma(x, x, magnitudes->squares);
+    *largest = Simd::max_magnitude(*largest, x);
     if (kind == PatchSum::kNone) continue;
     const Simd::Float sum = Simd::load(sums + i);
     Simd::store(sums + i, kind == PatchSum::kSquares ? Simd::fma(x, x, sum) : Simd::add(sum, x));
   }
-  if (count > 0) magnitudes->count += count;
 }
 
 // to[c] = sum over the window's columns of row[c * stride + …], for `count` columns, in whole vectors.
@@ -92,37 +73,37 @@ struct SeenRows {
   }
 };
 
-// Of all channels of the rows that a block sees. `x` is the group's input (channels, height, width).
+// The largest magnitude in all channels of the rows that a block sees. `x` is the group's input (channels, height,
+// width).
 template <typename Element>
-Magnitude magnitude_of(const EdgeconvConvShape& shape, const PositionBlock& block, const Element* x) {
+float largest_magnitude(const EdgeconvConvShape& shape, const PositionBlock& block, const Element* x) {
   const SeenRows rows(shape, block);
-  Magnitudes magnitudes;
+  Simd::Float largest = Simd::zero();
   for (int64_t channel = 0; channel < shape.in_channels / shape.group; ++channel) {
     const Element* from = x + (channel * shape.in_height + rows.begin) * shape.in_width;
-    add_row<PatchSum::kNone>(from, (rows.end - rows.begin) * shape.in_width, nullptr, &magnitudes);
+    add_row<PatchSum::kNone>(from, (rows.end - rows.begin) * shape.in_width, nullptr, &largest);
   }
-  return magnitudes.total();
+  return largest_lane(largest);
 }
 
 // Writes to `to` (rows * columns of the block, and kLanes - 1 floats more) the sum over each position's patch and
-// returns the size of what the block sees. `work` has patch_columns() + the block's columns +
-// 4 * kLanes floats.
+// returns the largest magnitude that the block sees. `work` has patch_columns() + the block's columns + 4 * kLanes
+// floats.
 template <PatchSum kind, typename Element>
-Magnitude patch_sums(const EdgeconvConvShape& shape, const PositionBlock& block, const Element* x, float* work,
-                     float* to) {
+float patch_sums(const EdgeconvConvShape& shape, const PositionBlock& block, const Element* x, float* work, float* to) {
   const int64_t channels = shape.in_channels / shape.group;
   const int64_t area = shape.in_height * shape.in_width;
   const int64_t columns = patch_columns(shape, block.columns);
   const RowSpan span(shape.in_width, block.column * shape.stride_width - shape.pad_left, 1, columns);
   const SeenRows rows(shape, block);
   float* const across = work + columns + Simd::kLanes;
-  Magnitudes magnitudes;
+  Simd::Float largest = Simd::zero();
   fill_zeros(to, block.rows * block.columns);
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     fill_zeros(work, columns + Simd::kLanes);
     const Element* from = x + row * shape.in_width + span.first + span.begin;
     for (int64_t channel = 0; channel < channels; ++channel, from += area) {
-      add_row<kind>(from, span.end - span.begin, work + span.begin, &magnitudes);
+      add_row<kind>(from, span.end - span.begin, work + span.begin, &largest);
     }
     fill_zeros(work + span.end, columns - span.end);  // what whole vectors have left there
     sum_across(shape, work, block.columns, across);
@@ -135,7 +116,7 @@ Magnitude patch_sums(const EdgeconvConvShape& shape, const PositionBlock& block,
       for (int64_t c = 0; c < block.columns; ++c) sums[c] += across[c];
     }
   }
-  return magnitudes.total();
+  return largest_lane(largest);
 }
 
 }  // namespace

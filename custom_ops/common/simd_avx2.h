@@ -16,6 +16,10 @@ struct Simd8 {
   static inline __m256i first_lanes(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
+  // Pairs of lanes 0, 2, 1, 3.
+  static inline Float in_order(Float mixed) {
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8));
+  }
   static inline Float magnitude_mask() { return _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)); }
 
   static inline Float zero() { return _mm256_setzero_ps(); }
@@ -30,15 +34,28 @@ struct Simd8 {
     for (int i = 0; i < count; ++i) buffer[i] = from[i];
     return load(buffer);
   }
+  static inline Float load_between(const float* from, int begin, int end) {
+    return _mm256_maskload_ps(from, _mm256_andnot_si256(first_lanes(begin), first_lanes(end)));
+  }
+  static inline Float load_between(const uint16_t* from, int begin, int end) {
+    if (end - begin == kLanes) return load(from);
+    uint16_t buffer[kLanes] = {};
+    for (int i = begin; i < end; ++i) buffer[i] = from[i];
+    return load(buffer);
+  }
+  static inline Float even_of(Float low, Float high) { return in_order(_mm256_shuffle_ps(low, high, 0x88)); }
+  static inline Float odd_of(Float low, Float high) { return in_order(_mm256_shuffle_ps(low, high, 0xdd)); }
+  static inline Float next_of(Float low, Float high) {
+    const __m256i a = _mm256_castps_si256(low), b = _mm256_castps_si256(high);
+    return _mm256_castsi256_ps(_mm256_alignr_epi8(_mm256_permute2x128_si256(a, b, 0x21), a, 4));
+  }
   static inline Float load_even(const float* from) {
-    const __m256 mixed = _mm256_shuffle_ps(_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8), 0x88);
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8));
+    return even_of(_mm256_loadu_ps(from), _mm256_loadu_ps(from + kLanes));
   }
   static inline Float load_even_first(const float* from, int count) {
     const int reach = 2 * count - 1;
-    const __m256 low = _mm256_maskload_ps(from, first_lanes(reach));
-    const __m256 high = _mm256_maskload_ps(from + kLanes, first_lanes(reach - kLanes));
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88)), 0xd8));
+    return even_of(_mm256_maskload_ps(from, first_lanes(reach)),
+                   _mm256_maskload_ps(from + kLanes, first_lanes(reach - kLanes)));
   }
   static inline void store(float* to, Float value) { _mm256_storeu_ps(to, value); }
   static inline void store_first(float* to, Float value, int count) {

@@ -32,6 +32,22 @@ struct Simd16 {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return _mm512_permutex2var_ps(low, even, high);
   }
+  static inline Float odd_of(Float low, Float high) {
+    const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(low, odd, high);
+  }
+  static inline Float next_of(Float low, Float high) {
+    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), 1));
+  }
+  static inline __mmask16 lanes_between(int begin, int end) {
+    return static_cast<__mmask16>((1u << end) - (1u << begin));
+  }
+  static inline Float load_between(const float* from, int begin, int end) {
+    return _mm512_maskz_loadu_ps(lanes_between(begin, end), from);
+  }
+  static inline Float load_between(const uint16_t* from, int begin, int end) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes_between(begin, end), from));
+  }
   static inline Float load_even(const float* from) {
     return even_of(_mm512_loadu_ps(from), _mm512_loadu_ps(from + kLanes));
   }

@@ -32,6 +32,14 @@ struct Simd4 {
     for (int i = 0; i < count; ++i) value[i] = from[i];
     return value;
   }
+  // Elements [begin, end) of kLanes, and zeros; reads nothing else.
+  template <typename Element>
+  static inline Float load_between(const Element* from, int begin, int end) {
+    if (end - begin == kLanes) return load(from);
+    Element buffer[kLanes] = {};
+    for (int i = begin; i < end; ++i) buffer[i] = from[i];
+    return load(buffer);
+  }
   static inline Float load(const uint16_t* from) {
     return Float{half_to_float(from[0]), half_to_float(from[1]), half_to_float(from[2]), half_to_float(from[3])};
   }
@@ -93,6 +101,11 @@ struct Simd4 {
   // max(largest, |x - w|) where none is NaN.
   static inline Float max_difference(Float largest, Float x, Float w, Float) { return max_magnitude(largest, x - w); }
   static inline Float opaque(float value) { return set(value); }
+  // Lanes 0, 2, 4, … of `low` and then of `high`; lanes 1, 3, 5, …
+  static inline Float even_of(Float low, Float high) { return Float{low[0], low[2], high[0], high[2]}; }
+  static inline Float odd_of(Float low, Float high) { return Float{low[1], low[3], high[1], high[3]}; }
+  // All lanes of `low` but the first, and the first of `high`.
+  static inline Float next_of(Float low, Float high) { return Float{low[1], low[2], low[3], high[0]}; }
   // even[0], odd[0], even[1], …: the first half and the second.
   static inline void interleave(Float even, Float odd, Float* low, Float* high) {
     *low = Float{even[0], odd[0], even[1], odd[1]};

@@ -31,6 +31,13 @@ struct Neon4 {
     for (int i = 0; i < count; ++i) buffer[i] = from[i];
     return load(buffer);
   }
+  template <typename Element>
+  static inline Float load_between(const Element* from, int begin, int end) {
+    if (end - begin == kLanes) return load(from);
+    Element buffer[kLanes] = {};
+    for (int i = begin; i < end; ++i) buffer[i] = from[i];
+    return load(buffer);
+  }
   static inline Float load_even(const float* from) { return vld2q_f32(from).val[0]; }
   static inline Float load_even_first(const float* from, int count) {
     float buffer[kLanes] = {};
@@ -68,6 +75,9 @@ struct Neon4 {
     return max_magnitude(largest, sub(x, w));
   }
   static inline Float opaque(float value) { return set(value); }
+  static inline Float even_of(Float low, Float high) { return vuzp1q_f32(low, high); }
+  static inline Float odd_of(Float low, Float high) { return vuzp2q_f32(low, high); }
+  static inline Float next_of(Float low, Float high) { return vextq_f32(low, high, 1); }
   static inline void interleave(Float even, Float odd, Float* low, Float* high) {
     *low = vzip1q_f32(even, odd);
     *high = vzip2q_f32(even, odd);

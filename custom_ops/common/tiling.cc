@@ -11,8 +11,7 @@ constexpr int64_t kBlockPositions = 384;  // with kTapBlock floats each at most,
 constexpr int64_t kMostPositions = 1024;  // where vertical taps share rows, so that as few floats do
 constexpr int64_t kBlockFloats = 98304;   // of strips, and of sums: kBlockPositions of kTapBlock or kChannelChunk
 constexpr int64_t kChannelChunk = 256;
-constexpr int64_t kLeastChunk = 128;  // smaller chunks repeat the strips too often
-constexpr int64_t kEnoughTasks = 4;
+constexpr int64_t kEnoughTasks = 4;  // nominal: the result may depend on the cut, and must not on the machine
 constexpr int64_t kCallWork = int64_t{1} << 20;  // multiply-adds a call: tens of microseconds
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -37,14 +36,14 @@ double tile_cost(const EdgeconvTiling& tiling, int64_t positions, int64_t lanes)
 
 // Rows of output positions a block. Besides the tiles a block costs the filling of its strips, once for all channels,
 // and reading the weights, which is cheap only while they stay in the cache from one block to the next. Among the
-// numbers of rows with nearly the least work, the one that divides best among threads.
+// numbers of rows with nearly the least work, the one that divides best among threads; where these are too few for
+// kEnoughTasks, more work is accepted.
 int64_t choose_block_rows(const EdgeconvConvShape& shape, const EdgeconvTiling& tiling, int64_t lanes,
                           int64_t element_floats) {
   constexpr double kStripVector = 4.0;
-  constexpr double kNearlyLeast = 1.01;
+  constexpr double kNearlyLeast = 1.04, kWorthTasks = 1.1;
   constexpr int64_t kCachedWeights = 1 << 18;  // floats: 1 MiB
   const double read_weights = tiling.padded_channels * tiling.taps > kCachedWeights ? 1.0 : 0.1;
-  constexpr int64_t kThreads = 4;  // nominal: the result may depend on the cut, and must not on the machine
   const int64_t row_vectors = divide_up(shape.out_width, lanes);
   int64_t most = std::min(shape.out_height, std::max<int64_t>(1, kMostPositions / shape.out_width));
   const auto fits = [&](int64_t rows) {
@@ -64,19 +63,24 @@ int64_t choose_block_rows(const EdgeconvConvShape& shape, const EdgeconvTiling& 
     const int64_t rest = shape.out_height % rows;
     return double(shape.out_height / rows) * cost(rows) + (rest ? cost(rest) : 0.0);
   };
+  const auto blocks = [&](int64_t rows) { return shape.batch * shape.group * divide_up(shape.out_height, rows); };
   double least = total(1);
   for (int64_t rows = 2; rows <= most; ++rows) least = std::min(least, total(rows));
-  int64_t best = 0, best_span = 0;
-  for (int64_t rows = most; rows >= 1; --rows) {
-    if (total(rows) > kNearlyLeast * least) continue;
-    const int64_t tasks = shape.batch * shape.group * divide_up(shape.out_height, rows);
-    const int64_t span = divide_up(tasks, kThreads) * rows;
-    if (best == 0 || span < best_span) {
-      best = rows;
-      best_span = span;
+  const auto best_within = [&](double factor) {
+    int64_t best = 0, best_span = 0;
+    for (int64_t rows = most; rows >= 1; --rows) {
+      if (total(rows) > factor * least) continue;
+      const int64_t span = divide_up(blocks(rows), kEnoughTasks) * rows;
+      if (best == 0 || span < best_span) {
+        best = rows;
+        best_span = span;
+      }
     }
-  }
-  return best;
+    return best;
+  };
+  const int64_t best = best_within(kNearlyLeast);
+  const int64_t chunks = divide_up(tiling.padded_channels, kLeastChunk);
+  return blocks(best) * chunks < kEnoughTasks ? best_within(kWorthTasks) : best;
 }
 
 template <typename Element>
@@ -127,15 +131,15 @@ void edgeconv_element_tiling(const EdgeconvConvShape* shape, const EdgeconvTileS
   if (shape->out_width > kBlockPositions) {
     const int64_t pieces = divide_up(shape->out_width, kBlockPositions);
     const int64_t columns = divide_up(divide_up(shape->out_width, pieces), size->lanes) * size->lanes;
-    edgeconv_cut_blocks(shape, size, 1, std::min(columns, kBlockPositions), tiling);
+    edgeconv_cut_blocks(shape, size, 1, std::min(columns, kBlockPositions), kLeastChunk, tiling);
   } else {
     const int64_t rows = choose_block_rows(*shape, *tiling, size->lanes, element_floats);
-    edgeconv_cut_blocks(shape, size, rows, shape->out_width, tiling);
+    edgeconv_cut_blocks(shape, size, rows, shape->out_width, kLeastChunk, tiling);
   }
 }
 
 void edgeconv_cut_blocks(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, int64_t rows, int64_t columns,
-                         EdgeconvTiling* tiling) {
+                         int64_t least_chunk, EdgeconvTiling* tiling) {
   tiling->block_rows = rows;
   tiling->block_columns = columns;
   tiling->row_blocks = divide_up(shape->out_height, rows);
@@ -143,7 +147,7 @@ void edgeconv_cut_blocks(const EdgeconvConvShape* shape, const EdgeconvTileSize*
 
   const int64_t blocks = shape->batch * shape->group * tiling->row_blocks * tiling->column_blocks;
   int64_t chunk = std::min(tiling->padded_channels, kChannelChunk);
-  while (blocks * divide_up(tiling->padded_channels, chunk) < kEnoughTasks && chunk / 2 >= kLeastChunk) chunk /= 2;
+  while (blocks * divide_up(tiling->padded_channels, chunk) < kEnoughTasks && chunk / 2 >= least_chunk) chunk /= 2;
   tiling->channel_chunk = divide_up(chunk, size->rows) * size->rows;
   tiling->chunks = divide_up(tiling->padded_channels, tiling->channel_chunk);
   tiling->tasks = blocks * tiling->chunks;

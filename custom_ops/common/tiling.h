@@ -45,10 +45,14 @@ void edgeconv_element_filter_tiling(const EdgeconvConvShape* shape, const Edgeco
 void edgeconv_element_tiling(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, int64_t element_floats,
                              EdgeconvTiling* tiling);
 
+// Where a block of positions is shared by several tasks, each prepares its inputs anew: the fewest output channels a
+// task that pay for strips.
+static const int64_t kLeastChunk = 128;
+
 // Completes a `tiling` that edgeconv_filter_tiling has filled, with tasks of `rows` whole rows of output positions or
-// `columns` columns of one row.
+// `columns` columns of one row, and of `least_chunk` output channels or more.
 void edgeconv_cut_blocks(const EdgeconvConvShape* shape, const EdgeconvTileSize* size, int64_t rows, int64_t columns,
-                         EdgeconvTiling* tiling);
+                         int64_t least_chunk, EdgeconvTiling* tiling);
 
 // Floats of the packed weights of all groups.
 size_t edgeconv_packed_floats(const EdgeconvConvShape* shape, const EdgeconvTiling* tiling);

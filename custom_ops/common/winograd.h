@@ -13,9 +13,8 @@
 // reduced by A and added to the outputs that A' gives them to. So a quarter of the transformed input is held at once.
 // The sums over the channels are register tiles (micro_kernel.h), whose lanes are tiles of the output.
 //
-// Error: an output is off by some 12 * eps * max|d| * (sum of |g|) at most, and every one of the 4 x 4 inputs takes
-// part in that, not only the 3 x 3 that it depends on: a neighbour that is infinite, or far larger than the others,
-// would spoil it. winograd_serves() keeps those away.
+// Error: an output is off by some 12 * eps * max|d| * (sum of |g|) for each channel, d being its own 3 x 3 inputs. That
+// is the bound of a norm: an input that is far larger than the others costs digits even where its tap is zero.
 #ifndef EDGECONV_COMMON_WINOGRAD_H_
 #define EDGECONV_COMMON_WINOGRAD_H_
 
@@ -25,12 +24,10 @@
 
 namespace {
 
-// Whether outputs are off by no more than rounding is: inputs and weights that sums cannot overflow with, and no input
-// so far above the others (in root mean square) that its rounding would show in its neighbours. False for NaN.
-inline bool winograd_serves(const Magnitude& input, float largest_weight) {
-  constexpr float kLimit = 0x1p40f, kPeak = 256.0f;
-  return input.largest < kLimit && largest_weight < kLimit &&
-         input.largest * input.largest * static_cast<float>(input.count) <= kPeak * kPeak * input.squares;
+// Whether no sum overflows. False for NaN.
+inline bool winograd_serves(float largest_input, float largest_weight) {
+  constexpr float kLimit = 0x1p40f;
+  return largest_input < kLimit && largest_weight < kLimit;
 }
 
 // Where a block of output positions lies in tiles, and the scratch of a task.
@@ -40,35 +37,46 @@ struct WinogradBlock {
   float* transformed;     // [4][channels][stride]
   float* sums;            // [4][kWinogradGroup][kMostPositions]
   float* outputs;         // [out channels of the task][4][stride]
-  float* zeros;           // a row of the padding
-  float* padded_rows;     // [rows][padded_row_floats()]
+  float* zeros;           // a row of the padding: 2 * columns + 2
 };
-
-// A row of the input with its padding, and what whole vectors read beyond it.
-inline int64_t padded_row_floats(int64_t columns) {
-  return (2 * columns + 4 + 3 * Simd::kLanes - 1) / Simd::kLanes * Simd::kLanes;
-}
 
 // The last vector of a row of tiles may run over the plane's end.
 inline int64_t plane_floats(int64_t channels, int64_t stride) { return channels * stride + Simd::kLanes; }
 
-// row[i] = a[i] + sign * b[i]
-template <typename Element>
-inline void combine_rows(const Element* a, const Element* b, Simd::Float sign, int64_t count, float* row) {
-  int64_t i = 0;
-  for (; i + Simd::kLanes <= count; i += Simd::kLanes) {
-    Simd::store(row + i, Simd::fma(sign, Simd::load(b + i), Simd::load(a + i)));
+// The lanes [begin, end) of a vector that lie in the input: the others are padding.
+struct InsideLanes {
+  int begin, end;
+
+  InsideLanes(const RowSpan& span, int64_t column) : begin(clamp(span.begin - column)), end(clamp(span.end - column)) {}
+
+  static int clamp(int64_t lane) {
+    return static_cast<int>(lane < 0 ? 0 : lane > Simd::kLanes ? int64_t{Simd::kLanes} : lane);
   }
-  if (i < count) {
-    const int rest = static_cast<int>(count - i);
-    Simd::store_first(row + i, Simd::fma(sign, Simd::load_first(b + i, rest), Simd::load_first(a + i, rest)), rest);
+};
+
+// One row of B' d B for up to kLanes tiles of a row of tiles. `a` and `b` are where the tiles' first column is in the
+// two rows of d, `inside` the lanes of their kVectors vectors from there.
+template <int kVectors, typename Element>
+inline void transform_tiles(const Element* a, const Element* b, Simd::Float sign, const InsideLanes* inside,
+                            int64_t plane, float* to) {
+  Simd::Float row[3] = {Simd::zero(), Simd::zero(), Simd::zero()};
+  for (int i = 0; i < kVectors; ++i) {
+    const int begin = inside[i].begin, end = inside[i].end;
+    row[i] = Simd::fma(sign, Simd::load_between(b + i * Simd::kLanes, begin, end),
+                       Simd::load_between(a + i * Simd::kLanes, begin, end));
   }
+  const Simd::Float d0 = Simd::even_of(row[0], row[1]), d1 = Simd::odd_of(row[0], row[1]);
+  const Simd::Float d2 = Simd::next_of(d0, row[2]), d3 = Simd::next_of(d1, Simd::odd_of(row[2], row[2]));
+  Simd::store(to, Simd::sub(d0, d2));
+  Simd::store(to + plane, Simd::add(d1, d2));
+  Simd::store(to + 2 * plane, Simd::sub(d2, d1));
+  Simd::store(to + 3 * plane, Simd::sub(d1, d3));
 }
 
-// One row of B' d B, for every channel and tile of the block: four planes. block.padded_rows are zero in the padding.
-template <typename Element>
-void transform_input(const EdgeconvConvShape& shape, const PositionBlock& positions, const WinogradBlock& block,
-                     const Element* x, int step) {
+// … for the tiles from `column` on of every channel and row of tiles of the block.
+template <int kVectors, typename Element>
+void transform_columns(const EdgeconvConvShape& shape, const PositionBlock& positions, const WinogradBlock& block,
+                       const Element* x, int step, int64_t column) {
   // Rows of d in a row of B', and the sign of the second.
   constexpr int kRowA[4] = {0, 1, 2, 1};
   constexpr int kRowB[4] = {2, 2, 1, 3};
@@ -76,32 +84,36 @@ void transform_input(const EdgeconvConvShape& shape, const PositionBlock& positi
   const int64_t channels = shape.in_channels / shape.group;
   const int64_t plane = plane_floats(channels, block.stride);
   const RowSpan span(shape.in_width, positions.column - shape.pad_left, 1, 2 * block.columns + 2);
-  const int64_t inside = span.end - span.begin;
-  const int64_t pitch = padded_row_floats(block.columns);
-  const auto row_of = [&](const Element* channel, int64_t row) {
-    const bool is_inside = row >= 0 && row < shape.in_height;
-    return is_inside ? channel + row * shape.in_width + span.first + span.begin
-                     : reinterpret_cast<const Element*>(block.zeros);
-  };
+  const InsideLanes inside[3] = {
+      {span, 2 * column}, {span, 2 * column + Simd::kLanes}, {span, 2 * column + 2 * Simd::kLanes}};
+  const int64_t top = positions.row - shape.pad_top;
   for (int64_t channel = 0; channel < channels; ++channel) {
-    const Element* input = x + channel * shape.in_height * shape.in_width;
-    for (int64_t r = 0; r < block.rows; ++r) {
-      const int64_t top = positions.row + 2 * r - shape.pad_top;
-      combine_rows(row_of(input, top + kRowA[step]), row_of(input, top + kRowB[step]), sign, inside,
-                   block.padded_rows + r * pitch + span.begin);
-    }
-    float* to = block.transformed + channel * block.stride;
+    const Element* const input = x + channel * shape.in_height * shape.in_width + span.first + 2 * column;
+    const auto row_of = [&](int64_t row) {
+      const bool is_inside = row >= 0 && row < shape.in_height;
+      return is_inside ? input + row * shape.in_width : reinterpret_cast<const Element*>(block.zeros) + 2 * column;
+    };
+    float* to = block.transformed + channel * block.stride + column;
     for (int64_t r = 0; r < block.rows; ++r, to += block.columns) {
-      // Whole vectors: what is written beyond the row's end, the next row overwrites.
-      for (int64_t c = 0; c < block.columns; c += Simd::kLanes) {
-        const float* d = block.padded_rows + r * pitch + 2 * c;
-        const Simd::Float d0 = Simd::load_even(d), d1 = Simd::load_even(d + 1);
-        const Simd::Float d2 = Simd::load_even(d + 2), d3 = Simd::load_even(d + 3);
-        Simd::store(to + c, Simd::sub(d0, d2));
-        Simd::store(to + plane + c, Simd::add(d1, d2));
-        Simd::store(to + 2 * plane + c, Simd::sub(d2, d1));
-        Simd::store(to + 3 * plane + c, Simd::sub(d1, d3));
-      }
+      transform_tiles<kVectors>(row_of(top + 2 * r + kRowA[step]), row_of(top + 2 * r + kRowB[step]), sign, inside,
+                                plane, to);
+    }
+  }
+}
+
+// One row of B' d B, for every channel and tile of the block: four planes. Whole vectors are written; what lies beyond
+// a row of tiles is overwritten by the next one, so the last columns come first.
+template <typename Element>
+void transform_input(const EdgeconvConvShape& shape, const PositionBlock& positions, const WinogradBlock& block,
+                     const Element* x, int step) {
+  for (int64_t column = (block.columns - 1) / Simd::kLanes * Simd::kLanes; column >= 0; column -= Simd::kLanes) {
+    const int64_t needed = 2 * (block.columns - column) + 2;
+    if (needed <= Simd::kLanes) {
+      transform_columns<1>(shape, positions, block, x, step, column);
+    } else if (needed <= 2 * Simd::kLanes) {
+      transform_columns<2>(shape, positions, block, x, step, column);
+    } else {
+      transform_columns<3>(shape, positions, block, x, step, column);
     }
   }
 }
@@ -172,7 +184,6 @@ void winograd_outputs(const EdgeconvConvShape& shape, const PositionBlock& posit
     offsets[channel] = static_cast<int32_t>(channel * block.stride);
   }
   fill_zeros(block.zeros, 2 * block.columns + 2);
-  fill_zeros(block.padded_rows, block.rows * padded_row_floats(block.columns));
   transform_input(shape, positions, block, x, 0);
   multiply_row<0>(block, channels, packed, padded_channels, first, last, offsets);
   transform_input(shape, positions, block, x, 1);

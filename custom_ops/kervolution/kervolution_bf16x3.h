@@ -50,7 +50,7 @@ template <int kernel, typename Element>
 bool run_where_served(Task* task) {
   if (!bf16x3_serves(filter_value(*task, EDGECONV_LARGEST_MAGNITUDE))) return false;
   if (takes_squares(kernel) && filter_value(*task, EDGECONV_HAVE_OFFSET) != 0.0f) return false;
-  if (!bf16x3_serves(look_at_patches<patch_sum_of(kernel), Element>(task, true).largest)) return false;
+  if (!bf16x3_serves(look_at_patches<patch_sum_of(kernel), Element>(task, true))) return false;
   run_bf16x3<kernel, Element>(*task);
   return true;
 }

@@ -66,8 +66,9 @@ size_t filter_floats(const EdgeconvKervolutionParams& params, const EdgeconvKerv
 
 // Blocks of whole rows of tiles if they fit into kTileFloats, both as transformed inputs and as outputs.
 void cut_winograd(const EdgeconvConvShape& shape, const EdgeconvTileSize& size, EdgeconvTiling* tiling) {
-  constexpr int64_t kTileFloats = 1 << 14;  // times four, for a row of the transform: 256 KiB
-  constexpr int64_t kMostOutputs = 256;     // channels a task
+  constexpr int64_t kTileFloats = 1 << 14;   // times four, for a row of the transform: 256 KiB
+  constexpr int64_t kMostOutputs = 256;      // channels a task
+  constexpr int64_t kLeastTransformed = 64;  // … at least: transforms cost less than strips
   const int64_t channels = std::max(shape.in_channels / shape.group, std::min(tiling->padded_channels, kMostOutputs));
   const int64_t most = std::max(size.lanes, kTileFloats / channels);
   const int64_t tile_rows = (shape.out_height + 1) / 2, tile_columns = (shape.out_width + 1) / 2;
@@ -75,11 +76,12 @@ void cut_winograd(const EdgeconvConvShape& shape, const EdgeconvTileSize& size, 
     const int64_t pieces = (tile_columns + most - 1) / most;
     const int64_t columns = round_up((tile_columns + pieces - 1) / pieces, size.lanes);
     edgeconv_cut_blocks(&shape, &size, std::min<int64_t>(2, shape.out_height), std::min(2 * columns, shape.out_width),
-                        tiling);
+                        kLeastTransformed, tiling);
   } else {
     const int64_t blocks = (tile_rows * tile_columns + most - 1) / most;
     const int64_t rows = (tile_rows + blocks - 1) / blocks;
-    edgeconv_cut_blocks(&shape, &size, std::min(2 * rows, shape.out_height), shape.out_width, tiling);
+    edgeconv_cut_blocks(&shape, &size, std::min(2 * rows, shape.out_height), shape.out_width, kLeastTransformed,
+                        tiling);
   }
 }
 
@@ -95,7 +97,7 @@ bool cut_depthwise(const EdgeconvConvShape& shape, const EdgeconvTileSize& size,
   const int64_t rows = std::max<int64_t>(1, kBest / (plan->pitch * phases) - reach);
   const int64_t blocks = (shape.out_height - 1) / rows + 1;
   EdgeconvTiling& tiling = plan->tiling;
-  edgeconv_cut_blocks(&shape, &size, (shape.out_height + blocks - 1) / blocks, shape.out_width, &tiling);
+  edgeconv_cut_blocks(&shape, &size, (shape.out_height + blocks - 1) / blocks, shape.out_width, kLeastChunk, &tiling);
   plan->plane = (tiling.block_rows + reach) * plan->pitch;
   const int64_t work = tiling.block_rows * tiling.block_columns * tiling.group_channels * tiling.taps;
   plan->group_chunk = std::min(shape.group, 1 + kTaskWork / std::max<int64_t>(1, work));
@@ -130,7 +132,7 @@ void complete_plan(const EdgeconvKervolutionParams& params, const EdgeconvTileSi
     head = 4 * (shape.in_channels / shape.group * plan->pitch + size.lanes);
     sums = 4 * kWinogradGroup * (tiling.tile_positions + size.lanes);
     outputs = 4 * tiling.channel_chunk * plan->pitch + size.lanes;
-    work = 2 * columns + 2 + (tiling.block_rows + 1) / 2 * (2 * columns + 4 + 4 * size.lanes);
+    work = 2 * columns + 2;
   }
   if (plan->algorithm == EDGECONV_BF16X3_TILES) {
     edgeconv_bf16x3_cut(&shape, &size, plan->block_pairs, &tiling);

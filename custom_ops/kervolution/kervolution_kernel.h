@@ -29,17 +29,17 @@ void run_products(Task* task) {
     return run_direct<kernel, SquaredDifference, Summed::kArgument, Element>(*task);
   }
   const bool winograd = task->plan->algorithm == EDGECONV_WINOGRAD;
-  const Magnitude input = look_at_patches<patch_sum_of(kernel), Element>(task, winograd);
-  if (winograd && winograd_serves(input, largest_weight)) return run_winograd<kernel, Element>(*task);
+  const float largest_input = look_at_patches<patch_sum_of(kernel), Element>(task, winograd);
+  if (winograd && winograd_serves(largest_input, largest_weight)) return run_winograd<kernel, Element>(*task);
   run_direct<kernel, DotProduct, Summed::kParts, Element>(*task);
 }
 
 template <int kernel, template <typename> class Plain, template <typename> class Ordinary, Summed summed,
           typename Element>
 void run_differences(Task* task) {
-  const Magnitude input = look_at_patches<patch_sum_of(kernel), Element>(task, true);
+  const float largest_input = look_at_patches<patch_sum_of(kernel), Element>(task, true);
   const bool exact = kernel == EDGECONV_CHEBYSHEV || filter_value(*task, EDGECONV_HAVE_OFFSET) == 0.0f;
-  if (exact && is_ordinary(input.largest) && is_ordinary(filter_value(*task, EDGECONV_LARGEST_MAGNITUDE))) {
+  if (exact && is_ordinary(largest_input) && is_ordinary(filter_value(*task, EDGECONV_LARGEST_MAGNITUDE))) {
     return run_direct<kernel, Ordinary, summed, Element>(*task);
   }
   run_direct<kernel, Plain, Summed::kArgument, Element>(*task);

@@ -12,12 +12,13 @@ inline float filter_value(const Task& task, EdgeconvFilterValue value) {
   return task.arguments->packed[task.plan->packed_floats + task.params->shape.out_channels + value];
 }
 
-// Computes what the epilogue must know of the patches; returns the size of the input, if that is `wanted`.
+// Computes what the epilogue must know of the patches; returns the largest magnitude of the input, if that is
+// `wanted`.
 template <PatchSum kind, typename Element>
-Magnitude look_at_patches(Task* task, bool wanted) {
+float look_at_patches(Task* task, bool wanted) {
   const EdgeconvConvShape& shape = task->params->shape;
   const Element* x = group_input<Element>(*task);
-  if (kind == PatchSum::kNone) return wanted ? magnitude_of(shape, task->block, x) : Magnitude{};
+  if (kind == PatchSum::kNone) return wanted ? largest_magnitude(shape, task->block, x) : 0.0f;
   float* const sums = task->scratch + task->plan->patch_sums;
   task->patch_sums = sums;
   return patch_sums<kind>(shape, task->block, x, task->scratch + task->plan->work, sums);

@@ -13,15 +13,13 @@ void run_winograd(const Task& task) {
   const EdgeconvKervolutionPlan& plan = *task.plan;
   const int64_t channels = shape.in_channels / shape.group;
   const int64_t rows = (task.block.rows + 1) / 2, columns = (task.block.columns + 1) / 2;
-  float* const work = task.scratch + plan.work;
   const WinogradBlock block = {rows,
                                columns,
                                plan.pitch,
                                task.scratch,
                                task.scratch + plan.sums,
                                task.scratch + plan.outputs,
-                               work,
-                               work + 2 * columns + 2};
+                               task.scratch + plan.work};
   const int64_t padded = plan.tiling.padded_channels;
   const float* packed = task.arguments->packed + 16 * task.group * padded * channels;
   winograd_outputs(shape, task.block, block, group_input<Element>(task), packed, padded, task.first_channel,

@@ -66,7 +66,7 @@ void cut_depthwise(const EdgeconvConvShape& shape, const EdgeconvTileSize& size,
     rows = divide_up(shape.out_height, blocks);
   }
   plan->pitch = depthwise_pitch(shape, columns);
-  edgeconv_cut_blocks(&shape, &size, rows, columns, &plan->tiling);
+  edgeconv_cut_blocks(&shape, &size, rows, columns, kLeastChunk, &plan->tiling);
 }
 
 // Where the bytes are, and the shape in elements: with the layout that leaves fewer bytes empty.

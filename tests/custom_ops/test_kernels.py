@@ -207,6 +207,21 @@ def test_winograd_is_nearly_as_exact_as_the_direct_sum(library: Library) -> None
         assert errors[0] < 2.5 * errors[1], (isa, errors)
 
 
+@pytest.mark.parametrize("outlier", (1.0, *OUTLIERS, 3e38))
+def test_winograd_keeps_its_bound(library: Library, outlier: float) -> None:
+    """12 eps * max|x| * sum|w|, summed over the channels of an output's own inputs, even where w is 0 for the max."""
+    case = algorithm_case("winograd", "polynomial", bias=False)
+    case.degree, case.balance = 1, np.float32([0])
+    case.x[0, 1, 2, 3], case.x[0, 1, 2, 5] = outlier, -outlier
+    case.w[:, 1, 0] = 0
+    seen = np.pad(np.abs(case.x.astype(np.float64)), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    largest = np.lib.stride_tricks.sliding_window_view(seen, (3, 3), (2, 3)).max((4, 5))
+    bound = 12 * 2.0**-24 * np.einsum("bchw,mc->bmhw", largest, np.abs(case.w).sum((2, 3)))
+    for isa in library.isas:
+        error = np.abs(library.run(case, isa) - oracle(case))
+        assert (error <= bound).all(), (isa, (error / bound).max())
+
+
 def test_distance_is_never_negative(library: Library) -> None:
     """Where x equals w, |x|^2 + |w|^2 - 2 x.w may fall below 0 by rounding."""
     w = np.random.default_rng(3).standard_normal((40, 30, 3, 3)).astype(np.float32) * 100
