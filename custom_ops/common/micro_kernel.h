@@ -196,9 +196,9 @@ inline void run_vectors(const OperandsOf<Arithmetic>& tile, int vectors) {
   static_assert(kTileVectors <= 4, "one case a width");
   switch (vectors) {
     case 1: return register_tile<Arithmetic, rows, 1>(tile);
-    case 2: return register_tile < Arithmetic, rows, kTileVectors<2 ? 1 : 2>(tile);
-    case 3: return register_tile < Arithmetic, rows, kTileVectors<3 ? 1 : 3>(tile);
-    default: return register_tile < Arithmetic, rows, kTileVectors<4 ? 1 : 4>(tile);
+    case 2: return register_tile<Arithmetic, rows, (kTileVectors < 2 ? 1 : 2)>(tile);
+    case 3: return register_tile<Arithmetic, rows, (kTileVectors < 3 ? 1 : 3)>(tile);
+    default: return register_tile<Arithmetic, rows, (kTileVectors < 4 ? 1 : 4)>(tile);
   }
 }
 
@@ -227,8 +227,8 @@ inline void run_tile(OperandsOf<Arithmetic> tile, int64_t rows, int64_t count) {
     switch (rest) {
       case 1: return narrow_tile<Arithmetic, 1>(tile, static_cast<int>(rows));
       case 2: return narrow_tile<Arithmetic, 2>(tile, static_cast<int>(rows));
-      case 3: return narrow_tile < Arithmetic, kNarrow<3 ? 1 : 3>(tile, static_cast<int>(rows));
-      default: return narrow_tile < Arithmetic, kNarrow<4 ? 1 : 4>(tile, static_cast<int>(rows));
+      case 3: return narrow_tile<Arithmetic, (kNarrow < 3 ? 1 : 3)>(tile, static_cast<int>(rows));
+      default: return narrow_tile<Arithmetic, (kNarrow < 4 ? 1 : 4)>(tile, static_cast<int>(rows));
     }
   }
 }
