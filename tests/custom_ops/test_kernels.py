@@ -207,7 +207,7 @@ def test_winograd_is_nearly_as_exact_as_the_direct_sum(library: Library) -> None
         assert errors[0] < 2.5 * errors[1], (isa, errors)
 
 
-@pytest.mark.parametrize("outlier", (1.0, *OUTLIERS, 3e38))
+@pytest.mark.parametrize("outlier", [1.0, *OUTLIERS, 3e38])
 def test_winograd_keeps_its_bound(library: Library, outlier: float) -> None:
     """12 eps * max|x| * sum|w|, summed over the channels of an output's own inputs, even where w is 0 for the max."""
     case = algorithm_case("winograd", "polynomial", bias=False)
