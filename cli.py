@@ -102,6 +102,14 @@ def export(
             help="Of every kervolution on x·w: float32, or bf16x3 for CPUs with AMX (default: as the layers have it)."
         ),
     ] = None,
+    deconv_stats: Annotated[
+        str | None,
+        typer.Option(
+            metavar="frozen|batch|blend=α",
+            help="What deconvolutions whiten with: running statistics, folded into plain weights; the batch's, on the "
+            "device; or a blend, α being the batch's share (default: frozen).",
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check against PyTorch; a file that fails is not kept.")
     ] = True,
@@ -127,6 +135,7 @@ def export(
             form="inlined" if inline else "nodes" if no_functions else "functions",
             fp16=fp16,
             precision=precision,
+            deconv_stats=deconv_stats,
             verify=verify,
             atol=atol,
             rtol=rtol,

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ceilings import Rate
 from competitors import (
-    AGREEMENT,
-    Entry,
-    Form,
     Output,
     conv_forms,
-    enter,
     library_forms,
     onnxruntime_form,
     openvino_forms,
@@ -22,8 +17,9 @@ from competitors import (
     torch_compile_forms,
     torch_eager_forms,
 )
+from interleave import Chosen, Contender, compare
 from layers import Layer, parameters
-from program import CLOCKS, clock_name
+from program import clock_name
 from quantized_graphs import dequantized, expected_output, quantized_operator, quantized_tensors
 from rows import (
     ALONE,
@@ -35,35 +31,13 @@ from rows import (
     OPENVINO_DEFAULT,
     PLAIN,
     STANDARD,
-    Measured,
     Row,
 )
 
-from edgeconv.bench.measure import Plan, Progress, Series, measure
-from edgeconv.bench.statistics import ratio_of_medians
-
-Chosen = dict[tuple[str, str, str, str], str]
-"""Form that was best with one thread, by kernel, precision, layer and competitor."""
+from edgeconv.bench.measure import Plan, Progress
 
 DEFAULT_PRECISION_AGREEMENT = 0.5
 """For OpenVINO's own choice of precision, whose error is shown and not judged."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A competitor in a case.
-
-    Attributes:
-        name: One of `rows.COMPETITORS`, or `rows.PLAIN`.
-        forms: Loads its forms.
-        expected: The result that they must give.
-        tolerance: Largest allowed difference in units of the rms of `expected`.
-    """
-
-    name: str
-    forms: Callable[[], list[Form]]
-    expected: Output
-    tolerance: float = AGREEMENT
 
 
 @dataclass(frozen=True)
@@ -175,62 +149,20 @@ def measure_case(
     Returns:
         The row, or None where the library, or what it is compared with, could not take part.
     """
-    clock = CLOCKS[clock_name(threads)]
-    entries: list[Entry] = []
-    entrants = [(contender, contender.name, threads) for contender in case.contenders]
-    if threads > 1:
-        entrants += [(contender, ALONE, 1) for contender in case.contenders if contender.name == LIBRARY]
-    for done, (contender, name, count) in enumerate(entrants):
-        if progress is not None:
-            progress(f"{case.kernel} {case.layer}: preparing {name}", 0.5 * done / len(entrants))
-        key = (case.kernel, case.precision, case.layer, contender.name)
-        forms = [form for form in contender.forms() if chosen.get(key, form.name) == form.name]
-        entry, out = enter(
-            name, forms, contender.expected, threads=count, warmup_ns=plan.warmup_ns, clock=clock,
-            tolerance=contender.tolerance,
-        )  # fmt: skip
-        notes += [f"{case.kernel} ({case.precision}) on {case.layer}: {reason}." for reason in out]
-        if entry is None:
-            continue
-        entries.append(entry)
-        if threads == 1:
-            chosen[key] = entry.form.name
-    names = [entry.competitor for entry in entries]
-    base = PLAIN if PLAIN in names else CONV
-    if LIBRARY not in names or base not in names:
+    comparison = compare(
+        case.contenders, threads=threads, plan=plan, key=(case.kernel, case.precision, case.layer), chosen=chosen,
+        notes=notes, name=f"{case.kernel} {case.layer}", note_name=f"{case.kernel} ({case.precision}) on {case.layer}",
+        alone={LIBRARY: ALONE}, enough=lambda names: LIBRARY in names and _base(names) in names, progress=progress,
+    )  # fmt: skip
+    if comparison is None:
         return None
-
-    def tell(_: str, done: float) -> None:
-        if progress is not None:
-            progress(f"{case.kernel} {case.layer}: measuring", 0.5 + 0.5 * done)
-
-    series = measure(
-        [entry.subject for entry in entries], [entry.warmup for entry in entries], plan, clock=clock, progress=tell
-    )
-    by_name = dict(zip(names, series, strict=True))
     return Row(
         case.kernel, case.precision, case.layer, threads, clock_name(threads), case.macs, case.bytes,
-        limit.rate if limit else None, f"{limit.form} ({limit.isa})" if limit else None,
-        {entry.competitor: _measured(entry, by_name[entry.competitor]) for entry in entries},
-        _interval(by_name[LIBRARY], by_name[base]),
+        limit.rate if limit else None, f"{limit.form} ({limit.isa})" if limit else None, comparison.measured,
+        comparison.interval(LIBRARY, _base(comparison.measured)),
     )  # fmt: skip
 
 
-def _measured(entry: Entry, series: Series) -> Measured:
-    median = statistics.median(series.samples.tolist()) * 1e-6
-    return Measured(median, entry.form.name, len(series.samples), entry.error)
-
-
-def _interval(variant: Series, base: Series) -> tuple[float, float] | None:
-    ratio = ratio_of_medians(variant.samples, base.samples, (variant.turns, base.turns), paired=True)
-    return None if ratio.low is None or ratio.high is None else (ratio.low, ratio.high)
-
-
-def forget_compiled() -> None:
-    """Free what torch.compile holds for the case before, if torch was used at all."""
-    import sys
-
-    if "torch" in sys.modules:
-        import torch
-
-        torch._dynamo.reset()
+def _base(names: Collection[str]) -> str:
+    """What the library is compared with."""
+    return PLAIN if PLAIN in names else CONV

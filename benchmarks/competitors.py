@@ -24,6 +24,8 @@ from edgeconv.runtime.op_library import op_library
 from edgeconv.runtime.ort import STOP_SPINNING, OrtSession
 
 Output = npt.NDArray[Any]
+Outputs = Output | tuple[Output, ...]
+"""What a form gives: one array, or all of them where there are several."""
 
 AGREEMENT = 2e-4
 """Largest difference from float64, in units of the output's rms, at which a float32 form computes the same thing."""
@@ -35,11 +37,11 @@ class Ready:
 
     Attributes:
         run: One inference.
-        result: Runs once and returns the output.
+        result: Runs once and returns the output, or outputs.
     """
 
     run: Callable[[], object]
-    result: Callable[[], Output]
+    result: Callable[[], Outputs]
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,14 @@ class Entry:
     error: float
 
 
-def relative_error(actual: Output, expected: Output) -> float:
-    """Largest difference in units of the rms of `expected`; infinite where a value is not finite."""
+def relative_error(actual: Outputs, expected: Outputs) -> float:
+    """Largest difference in units of the rms of `expected`; infinite where a value is not finite.
+
+    Of several outputs, each in units of its own rms, the worst counts.
+    """
+    if isinstance(actual, tuple) or isinstance(expected, tuple):
+        pairs = zip(_all(actual), _all(expected), strict=True)
+        return max(relative_error(one, other) for one, other in pairs)
     if actual.shape != expected.shape:
         raise ValueError(f"shape {actual.shape}, expected {expected.shape}")
     difference = np.abs(actual.astype(np.float64) - expected).max()
@@ -83,10 +91,14 @@ def relative_error(actual: Output, expected: Output) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
+def _all(outputs: Outputs) -> tuple[Output, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
 def enter(
     competitor: str,
     forms: Sequence[Form],
-    expected: Output,
+    expected: Outputs,
     *,
     threads: int,
     warmup_ns: int,
@@ -151,7 +163,12 @@ def onnxruntime_form(name: str, model: bytes, feeds: Mapping[str, Output], *, na
     def prepare(threads: int) -> Ready:
         library: str | bool = op_library() if native else False
         session = OrtSession(model, threads=threads, op_library=library, options=STOP_SPINNING)
-        return Ready(session.bind(feeds), lambda: next(iter(session.run(feeds).values())))
+
+        def result() -> Outputs:
+            outputs = tuple(session.run(feeds).values())
+            return outputs if len(outputs) > 1 else outputs[0]
+
+        return Ready(session.bind(feeds), result)
 
     return Form(name, prepare)
 
@@ -178,7 +195,7 @@ def torch_eager_forms(kernel: str, layer: Layer) -> list[Form]:
     from torch_forms import eager_forms, input_tensor
 
     return [
-        _torch_form(name, lambda threads, module=module: module.eval(), lambda last=last: input_tensor(layer, last))
+        torch_form(name, lambda threads, module=module: module.eval(), lambda last=last: input_tensor(layer, last))
         for name, module, last in eager_forms(kernel, layer)
     ]
 
@@ -197,7 +214,7 @@ def torch_compile_forms(kernel: str, layer: Layer) -> list[Form]:
         return torch.compile(module, dynamic=False, options=options)
 
     return [
-        _torch_form(
+        torch_form(
             name,
             lambda threads, module=module, frozen=frozen: compiled(module, frozen),
             lambda last=last: input_tensor(layer, last),
@@ -206,7 +223,15 @@ def torch_compile_forms(kernel: str, layer: Layer) -> list[Form]:
     ]
 
 
-def _torch_form(name: str, load: Callable[[int], Any], make_input: Callable[[], Any]) -> Form:
+def torch_form(name: str, load: Callable[[int], Any], make_input: Callable[[], Any]) -> Form:
+    """A module in PyTorch.
+
+    Args:
+        name: Name of the form.
+        load: The module for a number of threads.
+        make_input: Its input.
+    """
+
     def prepare(threads: int) -> Ready:
         import torch
 
@@ -217,9 +242,12 @@ def _torch_form(name: str, load: Callable[[int], Any], make_input: Callable[[], 
             with torch.no_grad():
                 return module(x)
 
-        def result() -> Output:
+        def result() -> Outputs:
             with torch.no_grad():
-                array: Output = module(x).numpy()
+                found = module(x)
+            if isinstance(found, tuple):
+                return tuple(tensor.numpy() for tensor in found)
+            array: Output = found.numpy()
             return array
 
         return Ready(run, result)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layers import HELD, LAYERS
+from outcomes import Bound
 
 K3 = ("56", "28", "14", "7")
 ALL = tuple(LAYERS)
@@ -21,7 +21,7 @@ TO_PLAIN = "network / plain network"
 
 
 @dataclass(frozen=True)
-class Goal:
+class Goal(Bound):
     """A bound on a metric.
 
     Attributes:
@@ -46,14 +46,6 @@ class Goal:
         """Whether it is for such a row."""
         known = precision == self.precision and threads in self.threads
         return known and kernel in self.kernels and layer in self.layers
-
-    def met(self, value: float) -> bool:
-        """Whether a value keeps the bound."""
-        return value <= self.bound if self.sense == "<=" else value >= self.bound
-
-    def worst(self, values: Mapping[str, float]) -> str:
-        """The key of the value that is furthest from keeping the bound."""
-        return max(values, key=lambda key: values[key] if self.sense == "<=" else -values[key])
 
     def describe(self) -> str:
         """One line for people."""

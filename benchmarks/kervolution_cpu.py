@@ -27,12 +27,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from cases import Case, Chosen, forget_compiled, layer_case, measure_case
+from cases import Case, layer_case, measure_case
 from ceilings import Ceilings, limit, measure_ceilings
 from competitors import fresh_torch_compile, library_has, openvino_default_precision
 from goals import FROM_DOT
+from interleave import Chosen, forget_compiled
 from layers import HELD, LAYERS
-from program import choose, clock_name, results_path, stamp, write_results
+from outcomes import Verdict
+from program import (
+    OPENMP,
+    choose,
+    choose_or_none,
+    clock_name,
+    hold_openmp,
+    results_path,
+    stamp,
+    thread_counts,
+    write_results,
+)
 from quantized_graphs import quantized_operator
 from rich.console import Console
 from roofline import draw_roofline, require_matplotlib
@@ -47,7 +59,6 @@ from rows import (
     PLAIN,
     STANDARD,
     Row,
-    Verdict,
     verdicts,
 )
 from tables import ceilings_table, goals_table, networks_table, times_table
@@ -69,9 +80,6 @@ OPTIONS = {
 }
 """Competitors by their names in --competitors; Conv and the library always take part."""
 assert {*OPTIONS.values(), CONV, LIBRARY} == set(COMPETITORS)
-
-OPENMP = {"GOMP_SPINCOUNT": "30000"}
-"""Half a millisecond: PyTorch's threads wait awake between the loops of one inference, but not into another's turn."""
 
 
 app = typer.Typer(add_completion=False)
@@ -272,22 +280,16 @@ def main(
     form anew; nothing is kept between runs. Exits with 1 where a goal is missed or the library could not take part.
     """
     console = Console(width=None if sys.stdout.isatty() else 190)
-    usable = len(os.sched_getaffinity(0))
-    try:
-        counts = [int(text) for text in threads.split(",")] if threads else list(range(1, min(usable, 2) + 1))
-    except ValueError:
-        raise typer.BadParameter(f"{threads}: expected numbers such as 1,2") from None
-    if counts != sorted(set(counts)) or counts[0] < 1 or counts[-1] > usable:
-        raise typer.BadParameter(f"{threads}: expected rising numbers from 1 to {usable}, the CPUs of this process")
-    os.environ.update({name: value for name, value in OPENMP.items() if name not in os.environ})
+    counts = thread_counts(threads)
+    hold_openmp()
     try:
         if json_output and plot:
             require_matplotlib()  # now, not after the measurements
         run = Run(
             kernels=choose(kernels, list(OPERATOR_OF_KERNEL)),
-            layers=_some(layers, list(LAYERS)) + _some(held, list(HELD)),
-            networks=_some(networks, list(NETWORK_KERNELS)),
-            competitors=[OPTIONS[name] for name in _some(competitors, list(OPTIONS))],
+            layers=choose_or_none(layers, list(LAYERS)) + choose_or_none(held, list(HELD)),
+            networks=choose_or_none(networks, list(NETWORK_KERNELS)),
+            competitors=[OPTIONS[name] for name in choose_or_none(competitors, list(OPTIONS))],
             threads=counts,
             plan=Plan(iterations, int(duration * 1e9), int(warmup * 1e9)),
             environment=stamp(None),
@@ -305,10 +307,6 @@ def main(
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(error.exit_code) from None
     raise typer.Exit(1 if run.failed or any(verdict.met is False for verdict in run.judge()) else 0)
-
-
-def _some(names: str, known: list[str]) -> list[str]:
-    return [] if names == "none" else choose(names, known)
 
 
 def write(run: Run, conditions: Conditions, plot: bool, console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,14 @@ from edgeconv.runtime.ort import PROVIDERS, require_onnxruntime
 RESULTS = Path(__file__).parent / "results"
 CLOCKS: Mapping[str, Callable[[], int]] = {"process CPU time": time.process_time_ns, "wall": time.perf_counter_ns}
 
+OPENMP = {"GOMP_SPINCOUNT": "30000"}
+"""Half a millisecond: PyTorch's threads wait awake between the loops of one inference, but not into another's turn."""
+
+
+def hold_openmp() -> None:
+    """Set `OPENMP` for this process, but for what its caller has set; before torch is imported."""
+    os.environ.update({name: value for name, value in OPENMP.items() if name not in os.environ})
+
 
 def clock_name(threads: int) -> str:
     """Process CPU time for one thread, so that other load on the machine counts less; the wall's for several."""
@@ -36,6 +45,31 @@ def choose(names: str, known: Sequence[str]) -> list[str]:
     if unknown := [name for name in chosen if name not in known]:
         raise typer.BadParameter(f"{', '.join(unknown)}: expected some of {', '.join(known)}")
     return chosen
+
+
+def choose_or_none(names: str, known: Sequence[str]) -> list[str]:
+    """Read a comma-separated option in which "none" chooses nothing.
+
+    Raises:
+        BadParameter: A name is not known.
+    """
+    return [] if names == "none" else choose(names, known)
+
+
+def thread_counts(text: str) -> list[int]:
+    """Read the option --threads; one and two, of the CPUs that there are, where it is empty.
+
+    Raises:
+        BadParameter: They are no rising numbers, or more than there are CPUs.
+    """
+    usable = len(os.sched_getaffinity(0))
+    try:
+        counts = [int(part) for part in text.split(",")] if text else list(range(1, min(usable, 2) + 1))
+    except ValueError:
+        raise typer.BadParameter(f"{text}: expected numbers such as 1,2") from None
+    if counts != sorted(set(counts)) or counts[0] < 1 or counts[-1] > usable:
+        raise typer.BadParameter(f"{text}: expected rising numbers from 1 to {usable}, the CPUs of this process")
+    return counts
 
 
 def stamp(threads: int | None) -> Environment:

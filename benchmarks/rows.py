@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from goals import ERROR, GOALS, SCALING, TO_COMPILE, TO_CONV, TO_PLAIN, TO_STANDARD, Goal
+from outcomes import Measured, Verdict
 
 CONV = "Conv"
 LIBRARY = "library"
@@ -19,23 +20,6 @@ OPENVINO_DEFAULT = "OpenVINO, default precision"
 PLAIN = "plain network"
 COMPETITORS = (CONV, LIBRARY, STANDARD, EAGER, COMPILE, OPENVINO, OPENVINO_DEFAULT)
 """Names of what takes part: ONNX Runtime's Conv, the op library, standard operators in ONNX Runtime, and the others."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One competitor in one row.
-
-    Attributes:
-        ms: Median time.
-        form: Its form.
-        samples: Number of samples.
-        error: Largest difference from the float64 result, in units of its rms.
-    """
-
-    ms: float
-    form: str
-    samples: int
-    error: float
 
 
 @dataclass(frozen=True)
@@ -120,36 +104,6 @@ class Row:
             for goal, value in self.goals
         ]
         return {**asdict(self), "rate": self.rate, "of_limit": self.of_limit, "metrics": self.metrics, "goals": goals}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a run says of one goal.
-
-    Attributes:
-        goal: The goal.
-        values: Its metric by row ("layer", "kernel layer" or with the number of threads); empty where nothing was
-            measured.
-        reason: Why it cannot be measured here; empty where it can.
-    """
-
-    goal: Goal
-    values: Mapping[str, float]
-    reason: str = ""
-
-    @property
-    def met(self) -> bool | None:
-        """Whether every value keeps the bound; None without values."""
-        return all(map(self.goal.met, self.values.values())) if self.values else None
-
-    @property
-    def missed(self) -> list[str]:
-        """The rows that miss it."""
-        return [row for row, value in self.values.items() if not self.goal.met(value)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `met` is null where the goal was not measured."""
-        return {"goal": asdict(self.goal), "met": self.met, "values": dict(self.values), "not_measured": self.reason}
 
 
 def verdicts(rows: Iterable[Row], reasons: Mapping[str, str] | None = None) -> list[Verdict]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ceilings import Ceilings
 from layers import HELD
+from outcomes import Verdict
 from rich.table import Table
 from rows import (
     ALONE,
@@ -18,7 +19,6 @@ from rows import (
     PLAIN,
     STANDARD,
     Row,
-    Verdict,
 )
 
 COLUMNS = {

@@ -6,8 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cases import Case, Contender
+from cases import Case
 from competitors import AGREEMENT, Output, onnxruntime_form
+from interleave import Contender
 from rows import LIBRARY, PLAIN
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ def build_network(kernel: str) -> nn.Module:
     far from its linear range each power would treble rounding errors.
     """
     import torch
-    from torch import nn
 
     from edgeconv.models import create
     from edgeconv.nn import Kerv2d
@@ -61,12 +61,20 @@ def build_network(kernel: str) -> nn.Module:
     for module in model.modules():
         if isinstance(module, Kerv2d) and kernel == "gaussian":
             module.gamma.fill_(2 / module.weight[0].numel())  # type: ignore[operator]
-        if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_hook(_take_statistics)
+    return normalize(model, _input())
+
+
+def normalize(model: nn.Module, x: Tensor) -> nn.Module:
+    """Give every normalisation layer of a model the statistics that it sees when the model runs on x."""
+    import torch
+    from torch import nn
+
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    handles = [norm.register_forward_hook(_take_statistics) for norm in norms]
     with torch.no_grad():
-        model.eval()(_input())
-    for module in model.modules():
-        module._forward_hooks.clear()
+        model.eval()(x)
+    for handle in handles:
+        handle.remove()
     return model
 
 
@@ -97,14 +105,14 @@ def _exported(kernel: str, precision: str | None, directory: Path) -> tuple[byte
     options: dict[str, Any] = {} if precision is None else {"precision": precision}
     to_onnx(model, _input(), path, dynamic=False, verify=False, **options)
     with torch.no_grad():
-        macs = _macs(model)
+        macs = count_macs(model)
         y: Output = model.double()(_input().double()).numpy()
     size = 4 * (sum(p.numel() for p in model.parameters()) + _input().numel())
     return path.read_bytes(), y, (macs, size)
 
 
-def _macs(model: nn.Module) -> int:
-    """Multiply-adds of all convolutions, kervolutions and the classifier."""
+def count_macs(model: nn.Module, x: Tensor | None = None) -> int:
+    """Multiply-adds of all convolutions, kervolutions and the classifier, on x or the image of the kervolutions."""
     from torch import nn
 
     total = 0
@@ -115,7 +123,7 @@ def _macs(model: nn.Module) -> int:
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(count) for layer in layers]
-    model(_input())
+    model(_input() if x is None else x)
     for handle in handles:
         handle.remove()
     return total

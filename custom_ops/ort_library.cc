@@ -15,6 +15,7 @@ using edgeconv::Runtime;
 void append_all(const Runtime& runtime, CustomOps& ops) {
   edgeconv::append_kervolution(runtime, ops);
   edgeconv::append_qlinear_kervolution(runtime, ops);
+  edgeconv::append_deconv_whitening(runtime, ops);
 }
 
 // The domain and what it refers to; both must outlive every session. One for each runtime in the process.

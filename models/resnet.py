@@ -13,7 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeconv.models.kernels import KERNEL_CONFIG, apply_kernel
+from edgeconv.models.convolutions import CONVOLUTION_CONFIG, configure_convolutions
 from edgeconv.models.registry import register
 
 PAPER = 'He et al., "Deep residual learning for image recognition", CVPR 2016 (arXiv 1512.03385)'
@@ -221,7 +221,7 @@ class ImageNetResNet(nn.Module):
         "shortcut": "A",
         "activation": "relu",
         "zero_init_residual": False,
-        **KERNEL_CONFIG,
+        **CONVOLUTION_CONFIG,
     },
 )
 def resnet20(
@@ -231,10 +231,11 @@ def resnet20(
     shortcut: str,
     activation: str,
     zero_init_residual: bool,
-    **kernel: Any,
+    **layers: Any,
 ) -> CifarResNet:
-    """Build ResNet-20; see `CifarResNet` and `KERNEL_CONFIG`."""
-    return apply_kernel(CifarResNet(3, num_classes, in_channels, shortcut, activation, zero_init_residual), **kernel)
+    """Build ResNet-20; see `CifarResNet` and `CONVOLUTION_CONFIG`."""
+    model = CifarResNet(3, num_classes, in_channels, shortcut, activation, zero_init_residual)
+    return configure_convolutions(model, **layers)
 
 
 _IMAGENET: dict[str, Any] = {
@@ -242,13 +243,13 @@ _IMAGENET: dict[str, Any] = {
     "in_channels": 3,
     "activation": "relu",
     "zero_init_residual": False,
-    **KERNEL_CONFIG,
+    **CONVOLUTION_CONFIG,
 }
 
 
 def _imagenet(block: type[BasicBlock | Bottleneck], blocks: tuple[int, ...], config: dict[str, Any]) -> ImageNetResNet:
-    kernel = {key: config.pop(key) for key in KERNEL_CONFIG}
-    return apply_kernel(ImageNetResNet(block, blocks, **config), **kernel)
+    layers = {key: config.pop(key) for key in CONVOLUTION_CONFIG}
+    return configure_convolutions(ImageNetResNet(block, blocks, **config), **layers)
 
 
 @register(
@@ -259,7 +260,7 @@ def _imagenet(block: type[BasicBlock | Bottleneck], blocks: tuple[int, ...], con
     config=_IMAGENET,
 )
 def resnet18(**config: Any) -> ImageNetResNet:
-    """Build ResNet-18; see `ImageNetResNet` and `KERNEL_CONFIG`."""
+    """Build ResNet-18; see `ImageNetResNet` and `CONVOLUTION_CONFIG`."""
     return _imagenet(BasicBlock, (2, 2, 2, 2), config)
 
 
@@ -271,7 +272,7 @@ def resnet18(**config: Any) -> ImageNetResNet:
     config=_IMAGENET,
 )
 def resnet34(**config: Any) -> ImageNetResNet:
-    """Build ResNet-34; see `ImageNetResNet` and `KERNEL_CONFIG`."""
+    """Build ResNet-34; see `ImageNetResNet` and `CONVOLUTION_CONFIG`."""
     return _imagenet(BasicBlock, (3, 4, 6, 3), config)
 
 
@@ -283,5 +284,5 @@ def resnet34(**config: Any) -> ImageNetResNet:
     config=_IMAGENET,
 )
 def resnet50(**config: Any) -> ImageNetResNet:
-    """Build ResNet-50; see `ImageNetResNet` and `KERNEL_CONFIG`."""
+    """Build ResNet-50; see `ImageNetResNet` and `CONVOLUTION_CONFIG`."""
     return _imagenet(Bottleneck, (3, 4, 6, 3), config)

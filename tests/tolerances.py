@@ -43,3 +43,8 @@ def assert_close(
     bound = rtol * np.maximum(np.abs(want), rms) + atol
     error = np.abs(got - want)
     assert np.all(error <= bound), f"{what}: error {np.nanmax(error / bound):.3g} times the bound, rms {rms:.3g}"
+
+
+WHITENING_RTOL = 2e-5
+"""Of DeconvWhitening's results, relative to the largest, for few steps. Each later one amplifies what rounding has done
+to small eigenvalues, by up to 9/4."""

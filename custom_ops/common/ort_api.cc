@@ -31,17 +31,6 @@ void read_ints(const OrtApi* api, const OrtKernelInfo* info, const char* name, i
   check(api, api->KernelInfoGetAttributeArray_int64(info, name, values, &stated));
 }
 
-void infer_ints(const OrtApi* api, OrtShapeInferContext* context, const char* name, OrtOpAttrType type, int64_t* values,
-                size_t count) {
-  const OrtOpAttr* attribute = nullptr;
-  size_t bytes = 0;
-  OrtStatus* status = api->ShapeInferContext_GetAttribute(context, name, &attribute);
-  if (status == nullptr && attribute != nullptr) {
-    status = api->ReadOpAttr(attribute, type, values, count * sizeof(int64_t), &bytes);
-  }
-  if (status != nullptr) api->ReleaseStatus(status);
-}
-
 struct InferredShape {
   ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
   std::vector<int64_t> dims;  // -1: unknown or symbolic
@@ -166,6 +155,14 @@ int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name,
   return absent;
 }
 
+float read_float(const OrtApi* api, const OrtKernelInfo* info, const char* name, float absent) {
+  float value = 0.0f;
+  OrtStatus* status = api->KernelInfoGetAttribute_float(info, name, &value);
+  if (status == nullptr) return value;
+  api->ReleaseStatus(status);
+  return absent;
+}
+
 std::string read_string(const OrtApi* api, const OrtKernelInfo* info, const char* name, const char* absent) {
   size_t size = 0;
   // The first call asks for the size; it fails where the attribute is absent.
@@ -187,6 +184,17 @@ EdgeconvConvAttributes read_conv_attributes(const OrtApi* api, const OrtKernelIn
   read_ints(api, info, "dilations", attributes.dilations, 2);
   attributes.group = read_int(api, info, "group", 1);
   return attributes;
+}
+
+void infer_ints(const OrtApi* api, OrtShapeInferContext* context, const char* name, OrtOpAttrType type, int64_t* values,
+                size_t count) {
+  const OrtOpAttr* attribute = nullptr;
+  size_t bytes = 0;
+  OrtStatus* status = api->ShapeInferContext_GetAttribute(context, name, &attribute);
+  if (status == nullptr && attribute != nullptr) {
+    status = api->ReadOpAttr(attribute, type, values, count * sizeof(int64_t), &bytes);
+  }
+  if (status != nullptr) api->ReleaseStatus(status);
 }
 
 void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context, size_t w_index, size_t type_index) {

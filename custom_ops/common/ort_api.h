@@ -95,8 +95,13 @@ Tensor read_tensor(const OrtApi* api, const OrtValue* value);
 
 std::string node_name(const OrtApi* api, const OrtKernelInfo* info);
 int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t absent);
+float read_float(const OrtApi* api, const OrtKernelInfo* info, const char* name, float absent);
 std::string read_string(const OrtApi* api, const OrtKernelInfo* info, const char* name, const char* absent);
 EdgeconvConvAttributes read_conv_attributes(const OrtApi* api, const OrtKernelInfo* info);
+
+// During shape inference: the `count` values of an attribute of `type` (ORT_OP_ATTR_INT or _INTS); absent, they stay.
+void infer_ints(const OrtApi* api, OrtShapeInferContext* context, const char* name, OrtOpAttrType type, int64_t* values,
+                size_t count);
 
 // Output 0 of a convolution-like operator with inputs X (the first) and W: type (that of input `type_index`) and shape,
 // symbolic dimensions included. Leaves the output as it is where the inputs' ranks are unknown or do not fit; the

@@ -14,6 +14,7 @@ using CustomOps = std::vector<std::shared_ptr<OrtCustomOp>>;
 // One function an operator family: appends its custom operators for this runtime.
 void append_kervolution(const Runtime& runtime, CustomOps& ops);
 void append_qlinear_kervolution(const Runtime& runtime, CustomOps& ops);
+void append_deconv_whitening(const Runtime& runtime, CustomOps& ops);
 
 }  // namespace edgeconv
 

@@ -3,6 +3,7 @@
 graph         a module or ExportedProgram becomes an ONNX graph whose custom operators are single nodes
 forms         the operators' functions put into the file, expanded in place, or left out
 precision     how the kervolutions are asked to multiply
+deconvolution what the deconvolutions whiten with
 shapes        which axes are dynamic, and how users write that
 parity        PyTorch against every runtime; the first layer that differs
 report        the parity report, drawn and as JSON

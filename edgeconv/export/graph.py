@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 
 from edgeconv.errors import EdgeconvError, InputError
 from edgeconv.inspection.nodes import standard_opset
+from edgeconv.ops import deconv_whitening
 from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES, VERSION, KervolutionOperator
 from edgeconv.ops.registry import OPERATORS, operator_of, register_torch_operators
 from edgeconv.ops.schema import register_schemas
@@ -124,10 +125,16 @@ class HalfPrecision(nn.Module):
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return the exporter's translation table: each torch operator of edgeconv becomes the ONNX node of its name."""
     register_torch_operators()
-    return {getattr(torch.ops.edgeconv, name).default: _translation(operator) for name, operator in OPERATORS.items()}
+    return {
+        getattr(torch.ops.edgeconv, name).default: (
+            _translation(operator) if isinstance(operator, KervolutionOperator) else _translate_whitening
+        )
+        for name, operator in OPERATORS.items()
+    }
 
 
 def _translation(operator: KervolutionOperator) -> Callable[..., Any]:
+    """Translate a kervolution: tensors, an optional bias, then attributes in the torch schema's order."""
     node = getattr(values.Opset(DOMAIN, VERSION), operator.name)
     tensors = len(operator.inputs) - 1
 
@@ -140,6 +147,36 @@ def _translation(operator: KervolutionOperator) -> Callable[..., Any]:
         return node(*inputs, bias, **attributes, **PLUGIN_ATTRIBUTES)
 
     return translate
+
+
+def _translate_whitening(
+    x: Any,
+    block: int,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+    eps: float,
+    n_iter: int,
+    sampling_stride: int,
+    centered: bool = True,
+) -> Any:
+    node = getattr(values.Opset(DOMAIN, VERSION), deconv_whitening.NAME)
+    return node(
+        x,
+        block=block,
+        kernel_shape=list(kernel_shape),
+        strides=list(strides),
+        pads=list(pads),
+        dilations=list(dilations),
+        group=group,
+        eps=eps,
+        n_iter=n_iter,
+        sampling_stride=sampling_stride,
+        centered=int(centered),
+        **PLUGIN_ATTRIBUTES,
+    )
 
 
 def _trace(
@@ -182,7 +219,7 @@ def _clean(model: onnx.ModelProto) -> None:
         node.doc_string = ""
         node.name = _node_name(node, taken)
         operator = operator_of(node)
-        if operator is not None:
+        if isinstance(operator, KervolutionOperator):
             _write_bias(model.graph, node, operator)
     del model.graph.metadata_props[:]
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):

@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 
 from edgeconv.checkpoint import Checkpoint, load_checkpoint
 from edgeconv.errors import InputError, ParityError
+from edgeconv.export.deconvolution import DeconvSummary, request_deconv_stats, summarize
 from edgeconv.export.forms import Form, apply_form
 from edgeconv.export.graph import MIN_OPSET, HalfPrecision, torch_to_onnx
 from edgeconv.export.parity import TorchModel, Trial, compare_runtimes
@@ -42,7 +43,9 @@ from edgeconv.export.shapes import (
 )
 from edgeconv.export.verification import quantizes, real_inputs, tolerance
 from edgeconv.files import atomic_output
+from edgeconv.nn.deconvolution import DeconvStats
 from edgeconv.ops.kervolution import count_precisions, describe_precisions
+from edgeconv.rewrite.fold_whitening import fold_whitening
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[str], None]
@@ -69,6 +72,7 @@ class ExportReport:
         inputs: Input name -> sizes; dynamic axes by name.
         parity: The comparison with PyTorch, or None if it was not asked for.
         kervolution_precisions: How many kervolutions on x·w ask for each `edgeconv.ops.kervolution.Precision`.
+        deconvolution: What became of the deconvolutions, if there are any.
         next_commands: What to do with the file, to paste.
     """
 
@@ -80,12 +84,15 @@ class ExportReport:
     inputs: Mapping[str, tuple[int | str, ...]]
     parity: ParityReport | None
     kervolution_precisions: Mapping[str, int]
+    deconvolution: DeconvSummary | None = None
     next_commands: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**fields, "parity": self.parity.to_dict() if self.parity else None}
+        parity = self.parity.to_dict() if self.parity else None
+        deconvolution = dataclasses.asdict(self.deconvolution) if self.deconvolution else None
+        return {**fields, "parity": parity, "deconvolution": deconvolution}
 
     def render(self, console: Console) -> None:
         """Print the parity report, what was written, and the commands that follow from it."""
@@ -95,6 +102,8 @@ class ExportReport:
         kind = f"opset {self.opset}, {self.precision}, {_FORMS[self.form]}"
         console.print(f"[bold]{self.path}[/]: {self.bytes / 2**20:.2f} MiB, {kind}")
         console.print(f"inputs: {shapes}")
+        if self.deconvolution is not None:
+            console.print(self.deconvolution.describe(), soft_wrap=True)
         if self.parity is None:
             if self.kervolution_precisions:
                 console.print(describe_precisions(self.kervolution_precisions), soft_wrap=True)
@@ -117,6 +126,7 @@ def to_onnx(
     form: Form = "functions",
     fp16: bool = False,
     precision: str | None = None,
+    deconv_stats: DeconvStats | str | None = None,
     verify: bool = True,
     atol: float | None = None,
     rtol: float | None = None,
@@ -141,6 +151,9 @@ def to_onnx(
         fp16: Compute in float16; inputs and outputs stay float32. The check compares with float32 PyTorch.
         precision: Of every kervolution on x·w (`edgeconv.ops.kervolution.Precision`): "float32" or "bf16x3". By default
             each layer's own. The operators' nodes carry it, so it does not go with the form "inlined".
+        deconv_stats: What deconvolutions whiten with: "frozen" running statistics, which are folded into the weights;
+            the "batch" that the device sees; or "blend=0.3" (or 0.3), with that share of the batch's. By default each
+            layer's own; the layers keep what is asked for.
         verify: Compare PyTorch with ONNX Runtime, with and without the op library, and the reference evaluator.
         atol: Absolute tolerance; by default `edgeconv.export.verification.TOLERANCES`.
         rtol: Tolerance relative to the output's rms; by default `edgeconv.export.verification.TOLERANCES`.
@@ -162,6 +175,7 @@ def to_onnx(
     if isinstance(module, nn.Module):
         module.eval()
     check_request(precision, form)
+    request_deconv_stats(module, deconv_stats)
     dtype = "float16" if fp16 else "float32"
     if fp16 and isinstance(module, ExportedProgram):
         raise InputError("a .pt2 program has its precision fixed.", "Export the module itself with --fp16.")
@@ -183,6 +197,8 @@ def to_onnx(
     name_axes(model, axes)
     rename_inputs(model, dict(zip(parameters, input_names or parameters, strict=True)))
     request_precision(model.graph.node, precision)
+    model, folding = fold_whitening(model)
+    deconvolution = summarize(module, len(folding.folded))
     model = apply_form(model, form)
     model.producer_name, model.producer_version = "edgeconv", importlib.metadata.version("edgeconv")
     fed = graph_inputs(model)
@@ -192,6 +208,7 @@ def to_onnx(
         "edgeconv.form": form,
         "edgeconv.precision": dtype,
         "edgeconv.input_shape": json.dumps([1, *first.shape[1:]]) if first is not None else "null",
+        **({"edgeconv.deconv_stats": deconvolution.stats} if deconvolution else {}),
         **(metadata or {}),
     }
     onnx.helper.set_model_props(model, properties)
@@ -219,7 +236,7 @@ def to_onnx(
     quoted = shlex.quote(os.fspath(path))
     commands = (f"edgeconv inspect {quoted}", f"edgeconv bench {quoted} --provider cpu --compare")
     counts = count_precisions(model.graph.node)
-    return ExportReport(os.fspath(path), size, opset, form, dtype, fed, parity, counts, commands)
+    return ExportReport(os.fspath(path), size, opset, form, dtype, fed, parity, counts, deconvolution, commands)
 
 
 def export_checkpoint(
@@ -235,6 +252,7 @@ def export_checkpoint(
     form: Form = "functions",
     fp16: bool = False,
     precision: str | None = None,
+    deconv_stats: str | None = None,
     verify: bool = True,
     atol: float | None = None,
     rtol: float | None = None,
@@ -258,6 +276,7 @@ def export_checkpoint(
         fp16: Compute in float16.
         precision: Of every kervolution on x·w, "float32" or "bf16x3", as in `edgeconv.to_onnx`; by default as the
             checkpoint says.
+        deconv_stats: What deconvolutions whiten with, as in `edgeconv.to_onnx`: "frozen" by default.
         verify: Check against PyTorch; a file that fails is not kept.
         atol: Absolute tolerance.
         rtol: Tolerance relative to the output's rms.
@@ -309,6 +328,7 @@ def export_checkpoint(
         form=form,
         fp16=fp16,
         precision=precision,
+        deconv_stats=deconv_stats,
         verify=verify,
         atol=atol,
         rtol=rtol,

@@ -14,6 +14,7 @@ import onnx
 
 from edgeconv.checkpoint import Checkpoint, load_checkpoint
 from edgeconv.errors import InputError
+from edgeconv.export.deconvolution import request_deconv_stats
 from edgeconv.export.parity import TorchModel, compare_runtimes
 from edgeconv.export.report import ParityReport, Tolerance
 from edgeconv.export.samples import graph_inputs, load_inputs, prepare, random_trials, real_trials
@@ -71,6 +72,9 @@ def verify_model(
     content = _read_model(model)
     loaded = load_checkpoint(against, architecture=architecture, config=config, trust_pickle=trust_pickle)
     properties = {entry.key: entry.value for entry in content.metadata_props}
+    stats = properties.get("edgeconv.deconv_stats")
+    if stats is not None and loaded.program is None:
+        request_deconv_stats(loaded.module, stats)
     examples = {name: _example(axes, loaded) for name, axes in graph_inputs(content).items()}
     trials = [*random_trials(content, examples), *real_trials(content, real_inputs(loaded, inputs))]
     reference = TorchModel(loaded.program or loaded.module, list(examples))

@@ -5,8 +5,11 @@ Counted are the operators whose cost is multiplications and additions in pairs:
     Conv, ConvInteger, QLinearConv, kervolutions   output elements · (C/group) · kernel elements
     ConvTranspose                                  input elements · (M/group) · kernel elements
     Gemm, MatMul, MatMulInteger, QLinearMatMul     output elements · K
+    DeconvWhitening                                group · (P·F² + 3·(n_iter - 1)·F³) for P samples of F values
 
 A bias, an activation, a pooling and a normalisation add none. A kervolution counts as the convolution of its shape.
+A whitening counts the covariance and the products of the Newton–Schulz steps, of which the first needs none, as its
+function body computes them; native kernels halve both, because the matrices are symmetric.
 `ManhattanKervolution`, `QLinearManhattanKervolution` and `ChebyshevKervolution` do an absolute difference where a
 convolution multiplies: theirs are counted as such, apart. `operand_type` says of what type the operands are.
 """
@@ -14,13 +17,15 @@ convolution multiplies: theirs are counted as such, apart. `operand_type` says o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
 from edgeconv.inspection.nodes import STANDARD_DOMAINS, domain_of
 from edgeconv.inspection.shapes import Value
+from edgeconv.ops.deconv_whitening import N_ITER, SAMPLING_STRIDE, WhiteningOperator, WhiteningShape, sampling_steps
+from edgeconv.ops.kervolution import KervolutionOperator
 from edgeconv.ops.registry import operator_of
 
 ABSOLUTE_DIFFERENCE_KERNELS = ("manhattan", "chebyshev")
@@ -69,10 +74,12 @@ def node_cost(node: onnx.NodeProto, values: Mapping[str, Value]) -> Cost:
     """
     kind = node.op_type
     operator = operator_of(node)
-    if operator is not None:
+    if isinstance(operator, KervolutionOperator):
         count = _convolution(node, values, operator.weights)
         if count is not None and operator.kernel in ABSOLUTE_DIFFERENCE_KERNELS:
             return Cost(absolute_differences=count)
+    elif isinstance(operator, WhiteningOperator):
+        count = _whitening(node, values)
     elif domain_of(node) not in STANDARD_DOMAINS:
         return UNKNOWN
     elif kind in _CONVOLUTIONS:
@@ -90,9 +97,14 @@ def node_cost(node: onnx.NodeProto, values: Mapping[str, Value]) -> Cost:
 
 
 def operand_type(node: onnx.NodeProto, values: Mapping[str, Value]) -> str | None:
-    """Return the element type of a counted operator's weights (its second operand), None for all other operators."""
+    """Return the element type of a counted operator's weights (its second operand), None for all other operators.
+
+    A whitening has no weights; its operands are of its results' type, whatever its input is.
+    """
     operator = operator_of(node)
-    if operator is not None:
+    if isinstance(operator, WhiteningOperator):
+        return values[node.output[0]].dtype if node.output[0] in values else None
+    if isinstance(operator, KervolutionOperator):
         position: int | None = operator.weights
     else:
         position = _WEIGHTS.get(node.op_type) if domain_of(node) in STANDARD_DOMAINS else None
@@ -106,6 +118,42 @@ def _sizes(name: str, values: Mapping[str, Value]) -> tuple[int, ...] | None:
 def _convolution(node: onnx.NodeProto, values: Mapping[str, Value], weight: int) -> int | None:
     y, w = _sizes(node.output[0], values), _sizes(node.input[weight], values)
     return math.prod(y) * math.prod(w[1:]) if y and w else None
+
+
+def _whitening(node: onnx.NodeProto, values: Mapping[str, Value]) -> int | None:
+    x = _sizes(node.input[0], values)
+    given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    read = ("block", "kernel_shape", "strides", "pads", "dilations", "group", "n_iter", "sampling_stride")
+    try:
+        return _whitening_macs(x, **{name: given[name] for name in read if name in given}) if x else None
+    except (TypeError, ValueError, LookupError, ArithmeticError):  # a broken contract; shape inference says how
+        return None
+
+
+def _whitening_macs(
+    x: Sequence[int],
+    *,
+    block: int,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int] = (1, 1),
+    pads: Sequence[int] = (0, 0, 0, 0),
+    dilations: Sequence[int] = (1, 1),
+    group: int = 1,
+    n_iter: int = N_ITER,
+    sampling_stride: int = SAMPLING_STRIDE,
+) -> int:
+    batch, channels, *size = x
+    shape = WhiteningShape(channels, block, math.prod(kernel_shape), group)
+    steps = sampling_steps(sampling_stride, strides)
+    if shape.taps == 1:
+        rows = -(-batch * math.prod(size) // math.prod(steps))
+    else:
+        rows = batch * math.prod(
+            max(0, size[i] + pads[i] + pads[i + 2] - dilations[i] * (kernel_shape[i] - 1) - 1 + steps[i]) // steps[i]
+            for i in range(2)
+        )
+    products = rows * shape.blocks * shape.features**2 + 3 * max(0, n_iter - 1) * shape.features**3
+    return group * products
 
 
 def _gemm(node: onnx.NodeProto, values: Mapping[str, Value]) -> int | None:

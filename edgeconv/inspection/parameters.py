@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto
 
 from edgeconv.inspection.nodes import consumed, domain_of, is_edgeconv_operator, subgraphs, tensor_elements, walk
+from edgeconv.ops.kervolution import KervolutionOperator
 from edgeconv.ops.registry import OPERATORS
 
 _FLOATING = frozenset(
@@ -41,7 +42,7 @@ _INTEGER_WEIGHTS = {
     "QLinearMatMul": {0, 3},
     "ConvInteger": {1},
     "MatMulInteger": {0, 1},
-    **{name: {operator.weights} for name, operator in OPERATORS.items()},
+    **{name: {each.weights} for name, each in OPERATORS.items() if isinstance(each, KervolutionOperator)},
 }
 
 

@@ -72,8 +72,9 @@ class Layer:
         complete: False where the two counts are lower bounds.
         precision: How a kervolution on x·w asks for its products (`edgeconv.ops.kervolution.Precision`); None for every
             other operator.
-        operand_type: Element type of the weights that the operations are on (`float`, `float16`, `int8`); None where
-            none are counted, or where they are inside a function or a subgraph.
+        operand_type: Element type of the weights that the operations are on (`float`, `float16`, `int8`), of a
+            whitening that of its results; None where none are counted, or where they are inside a function or a
+            subgraph.
     """
 
     name: str

@@ -6,8 +6,8 @@ What the runtimes do, in the order of the rows (docs/design.md, section 2):
 - The ONNX reference evaluator runs the function.
 - TensorRT's parser, from 10.7 on, takes a plugin before a function; a node finds it by the attributes plugin_version
   and plugin_namespace. Without the plugin it imports the function. Before 10.7 a function shadows the plugin.
-- TensorRT's parser loses strides and dilations that a function hands on to a Conv: edgeconv's functions then fail to
-  load.
+- TensorRT's parser loses strides and dilations that a function hands on to a Conv: the functions of kervolutions then
+  fail to load. `DeconvWhitening` computes its positions with them, and they arrive.
 - TensorRT dequantises int8 with zero-point 0 only: the functions of operators on other integers fail to load, and
   inlining them does not help.
 - The ONNX reference evaluator has DequantizeLinear and QuantizeLinear from opset 19 on.
@@ -42,7 +42,7 @@ from edgeconv.inspection.nodes import (
 )
 from edgeconv.inspection.reading import SMALL
 from edgeconv.inspection.report import CustomOperator, RuntimePath
-from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES
+from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES, KervolutionOperator
 from edgeconv.ops.registry import OPERATORS, operator_of
 
 NATIVE, FUNCTION, STANDARD = "native kernel", "function body", "standard operators"
@@ -64,7 +64,7 @@ class Usage:
         native: Labels of edgeconv's operators.
         missing: Labels of operators outside the standard for which the file has no function, edgeconv's included.
         missing_inside: The same in the bodies of edgeconv's operators, which only matter where no kernel is loaded.
-        strided: Labels of edgeconv's operators whose function is in the file and that have strides or dilations.
+        strided: Labels of kervolutions whose function is in the file and that have strides or dilations.
         quantized: Labels of edgeconv's operators on 8-bit integers.
         asymmetric: Those of them that somewhere have other integers than int8 with zero-point 0.
         opset: Version of the standard operators.
@@ -259,6 +259,9 @@ def _lacking(runtime: str, usage: Usage, missing: frozenset[str], takes_microsof
 
 
 def _is_strided(node: onnx.NodeProto) -> bool:
+    """Tell whether a node has strides or dilations that its function hands on to a Conv."""
+    if not isinstance(operator_of(node), KervolutionOperator):
+        return False
     return any(set(attribute.ints) - {1} for attribute in node.attribute if attribute.name in ("strides", "dilations"))
 
 

@@ -1,13 +1,15 @@
-"""Replace the convolutions of any module by kervolutions, keeping the weights."""
+"""Replace the convolutions of any module by kervolutions or deconvolutions, keeping the weights."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
+from edgeconv.nn.convert_deconvolution import deconvolution_replacements
 from edgeconv.nn.kervolution import Kerv1d, Kerv2d
 
 Where = str | Callable[[str, nn.Module], bool]
@@ -23,18 +25,34 @@ _LAYERS: dict[type[nn.Module], type[Kerv1d] | type[Kerv2d]] = {
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def convert(model: _Module, kernel: str = "polynomial", *, where: Where | None = None, **parameters: Any) -> _Module:
-    """Turn a model's `Conv1d` and `Conv2d` layers into kervolutions, in place.
+def convert(
+    model: _Module,
+    kernel: str = "polynomial",
+    *,
+    to: Literal["kervolution", "deconvolution"] = "kervolution",
+    where: Where | None = None,
+    **parameters: Any,
+) -> _Module:
+    """Turn a model's convolutions into kervolutions or deconvolutions, in place.
 
-    Weights, biases, device, dtype, training mode and `requires_grad` stay as they are; so do names, hence state dicts
-    (plus the kernel's own parameters). A layer used in two places stays shared. Kervolutions are converted too (their
-    kernel changes); subclasses of Conv1d and Conv2d that others wrote are left alone.
+    Kervolutions: of `Conv1d` and `Conv2d`. Weights, biases, device, dtype, training mode and `requires_grad` stay as
+    they are; so do names, hence state dicts (plus the kernel's own parameters). Kervolutions are converted too (their
+    kernel changes).
+
+    Deconvolutions: of `Conv2d` and `Linear`. A batch normalisation that alone takes a convolution's output becomes
+    `nn.Identity`, and its evaluation goes into the new layer's weight and bias. As the statistics of whitening begin
+    with the identity, the converted model computes in evaluation what the model did, until it is trained.
+
+    A layer used in two places stays shared; subclasses that others wrote are left alone.
 
     Args:
-        model: The module to convert; if it is itself a convolution, its replacement is returned.
-        kernel: As in `Kerv2d`.
+        model: The module to convert; if it is itself a layer to convert, its replacement is returned.
+        kernel: As in `Kerv2d`; for kervolutions.
+        to: What to convert to.
         where: Which layers to convert; all by default.
-        **parameters: `degree`, `balance`, `gamma`, `scale`, `learnable` and `precision`, as in `Kerv2d`.
+        **parameters: For kervolutions `degree`, `balance`, `gamma`, `scale`, `learnable` and `precision`, as in
+            `Kerv2d`; for deconvolutions `block`, `eps`, `n_iter`, `momentum`, `sampling_stride`, `freeze` and
+            `freeze_iter`, as in `Deconv2d`, and `block_linear`, the block of linear layers (512).
 
     Returns:
         The converted model.
@@ -42,12 +60,18 @@ def convert(model: _Module, kernel: str = "polynomial", *, where: Where | None =
     Raises:
         ValueError: No layer matches, or a parameter is out of range.
     """
-    replacements: dict[int, nn.Module] = {}
-    for name, module in model.named_modules(remove_duplicate=False):  # any name of a shared layer may match
-        if type(module) in _LAYERS and id(module) not in replacements and _selected(where, name, module):
-            replacements[id(module)] = _replacement(module, kernel, parameters)
+    if to == "deconvolution":
+        replacements = deconvolution_replacements(model, partial(_selected, where), **parameters)
+    elif to == "kervolution":
+        replacements = {}
+        for name, module in model.named_modules(remove_duplicate=False):  # any name of a shared layer may match
+            if type(module) in _LAYERS and id(module) not in replacements and _selected(where, name, module):
+                replacements[id(module)] = _replacement(module, kernel, parameters)
+    else:
+        raise ValueError(f'to must be "kervolution" or "deconvolution"; got {to!r}')
     if not replacements:
-        raise ValueError(f"no Conv1d or Conv2d layer matches where={where!r}")
+        kinds = "Conv1d or Conv2d" if to == "kervolution" else "Conv2d or Linear"
+        raise ValueError(f"no {kinds} layer matches where={where!r}")
     if id(model) in replacements:
         return replacements[id(model)]  # type: ignore[return-value]
     for parent in list(model.modules()):

@@ -5,23 +5,21 @@ Source: Wang et al., "Kervolutional Neural Networks", CVPR 2019 (arXiv 1904.0395
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeconv.nn.full_precision import FullPrecision
 from edgeconv.ops.kervolution import KERNELS, OPERATOR_OF_KERNEL, PRECISIONS, Precision, check_precision
 from edgeconv.ops.kervolution_torch import kervolution
 
 Learnable = Literal[False, "layer", "channel"]
 """Whether a kernel's parameters are fixed, learned once a layer, or learned per output channel."""
 
-_Self = TypeVar("_Self", bound="_Kervolution")
 
-
-class _Kervolution(nn.modules.conv._ConvNd):
+class _Kervolution(FullPrecision, nn.modules.conv._ConvNd):
     """What Kerv1d and Kerv2d share: the kernel's parameters and the call of the functional form."""
 
     precision: str = PRECISIONS[0]  # of the class, for modules that were pickled without it
@@ -57,16 +55,10 @@ class _Kervolution(nn.modules.conv._ConvNd):
             else:
                 self.register_buffer(name, value)
 
-    def _apply(self: _Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Self:
+    def _full_precision(self) -> tuple[str, ...]:
         # The operators take their parameters in float32 whatever the type of the data: a gamma of 2/(C·k²) would lose
-        # half its digits in float16. So .half() and .bfloat16() leave them alone.
-        before = {name: getattr(self, name).detach().clone() for name in self.parameter_names}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, value in before.items():
-            tensor = getattr(self, name)
-            if tensor.dtype in (torch.float16, torch.bfloat16):
-                tensor.data = value.to(tensor.device, torch.float32)
-        return self
+        # half its digits in float16.
+        return tuple(self.parameter_names)
 
     def _kervolve(self, x: Tensor) -> Tensor:
         """Apply the kernel to a 2-D or 1-D input, batched or not."""

@@ -78,6 +78,11 @@ class KervolutionOperator:
         return ("X", "W", *self.parameters, "B")
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """`Y` alone."""
+        return ("Y",)
+
+    @property
     def weights(self) -> int:
         """Position of W among the inputs."""
         return self.inputs.index("W")

@@ -7,33 +7,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeconv.ops import kervolution, qlinear_manhattan
-from edgeconv.ops.kervolution import DOMAIN, KervolutionOperator
+from edgeconv.ops import deconv_whitening, kervolution, qlinear_manhattan
+from edgeconv.ops.kervolution import DOMAIN
 
 if TYPE_CHECKING:
     import onnx
 
-OPERATORS: dict[str, KervolutionOperator] = {
+    from edgeconv.ops.operator import Operator
+
+OPERATORS: dict[str, Operator] = {
     **kervolution.OPERATORS,
     qlinear_manhattan.OPERATOR.name: qlinear_manhattan.OPERATOR,
+    deconv_whitening.OPERATOR.name: deconv_whitening.OPERATOR,
 }
-"""Operator name -> its description."""
+"""Operator name -> its description. What only kervolutions have is asked of a `KervolutionOperator`."""
 
 
-def operator_of(node: onnx.NodeProto) -> KervolutionOperator | None:
+def operator_of(node: onnx.NodeProto) -> Operator | None:
     """Return the description of the operator that a node is, or None if it is not one of edgeconv's."""
     return OPERATORS.get(node.op_type) if node.domain == DOMAIN else None
 
 
 def onnx_functions() -> dict[str, onnx.FunctionProto]:
     """Return every operator's ONNX function by its name; not copies. Needs onnxscript."""
-    from edgeconv.ops.kervolution_function import FUNCTIONS
-    from edgeconv.ops.qlinear_manhattan_function import FUNCTION
+    from edgeconv.ops import deconv_whitening_function, kervolution_function, qlinear_manhattan_function
 
-    return {**FUNCTIONS, qlinear_manhattan.OPERATOR.name: FUNCTION}
+    return {
+        **kervolution_function.FUNCTIONS,
+        qlinear_manhattan.OPERATOR.name: qlinear_manhattan_function.FUNCTION,
+        deconv_whitening.OPERATOR.name: deconv_whitening_function.FUNCTION,
+    }
 
 
 def register_torch_operators() -> None:
     """Make sure that `torch.ops.edgeconv` has every operator. Needs torch."""
+    import edgeconv.ops.deconv_whitening_torch
     import edgeconv.ops.kervolution_torch
     import edgeconv.ops.qlinear_manhattan_torch  # noqa: F401

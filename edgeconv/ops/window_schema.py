@@ -19,6 +19,7 @@ from onnx.defs import OpSchema
 from onnx.shape_inference import InferenceError
 
 from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES, VERSION, KervolutionOperator
+from edgeconv.ops.operator import Operator
 
 # A dimension is its size, its symbol, or None where nothing is known.
 Dimension = int | str | None
@@ -38,7 +39,7 @@ def build_schema(
     node: type[WindowNode],
     attributes: Sequence[OpSchema.Attribute] = (),
 ) -> OpSchema:
-    """Build an operator's schema, with type and shape inference.
+    """Build a kervolution's schema, with type and shape inference.
 
     Args:
         operator: Its name, and the names of its inputs, of which the last is optional.
@@ -48,20 +49,48 @@ def build_schema(
         node: Infers type and shape, and names Y's type variable.
         attributes: Those that it takes besides the window's.
     """
+    window = OpSchema.Attribute(
+        "kernel_shape", OpSchema.AttrType.INTS, "[kH, kW]; taken from W where it is absent.", required=False
+    )
+    outputs = [(node.RESULT, "Output, (N, M, H', W').")]
+    return make_schema(operator, doc, inputs, outputs, types, node, [window, *attributes], optional=("B",))
+
+
+def make_schema(
+    operator: Operator,
+    doc: str,
+    inputs: Sequence[tuple[str, str]],
+    outputs: Sequence[tuple[str, str]],
+    types: Sequence[tuple[str, list[str], str]],
+    node: type[OperatorNode],
+    attributes: Sequence[OpSchema.Attribute],
+    optional: Sequence[str] = (),
+) -> OpSchema:
+    """Build the schema of any operator with a window, with type and shape inference.
+
+    Args:
+        operator: Its name, and the names of its inputs and outputs.
+        doc: What it computes.
+        inputs: For each input its type variable and what it is.
+        outputs: The same for each output.
+        types: Type variables: name, allowed types, of what.
+        node: Infers types and shapes.
+        attributes: Those that it takes besides strides, pads, dilations, group and those for TensorRT's parser.
+        optional: Names of the inputs that may be absent.
+    """
     formal, option = OpSchema.FormalParameter, OpSchema.FormalParameterOption
-    last = len(operator.inputs) - 1
     schema = OpSchema(
         operator.name,
         DOMAIN,
         VERSION,
         doc,
         inputs=[
-            formal(name, kind, text, param_option=option.Optional if index == last else option.Single)
-            for index, (name, (kind, text)) in enumerate(zip(operator.inputs, inputs, strict=True))
+            formal(name, kind, text, param_option=option.Optional if name in optional else option.Single)
+            for name, (kind, text) in zip(operator.inputs, inputs, strict=True)
         ],
-        outputs=[formal("Y", node.RESULT, "Output, (N, M, H', W').")],
+        outputs=[formal(name, kind, text) for name, (kind, text) in zip(operator.outputs, outputs, strict=True)],
         type_constraints=list(types),
-        attributes=[*_window_attributes(), *attributes],
+        attributes=[*attributes, *_window_attributes()],
     )
     schema.set_type_and_shape_inference_function(_inference(operator, node))
     return schema
@@ -73,44 +102,36 @@ def schema_attribute(name: str, default: Any, description: str) -> OpSchema.Attr
 
 
 def _window_attributes() -> list[OpSchema.Attribute]:
-    shape = OpSchema.Attribute(
-        "kernel_shape", OpSchema.AttrType.INTS, "[kH, kW]; taken from W where it is absent.", required=False
-    )
     return [
-        shape,
         *(schema_attribute(name, default, description) for name, (default, description) in _WINDOW.items()),
         schema_attribute("group", 1, "Number of groups that the channels of X and the filters are split into."),
         *(schema_attribute(name, value, "For TensorRT's parser.") for name, value in PLUGIN_ATTRIBUTES.items()),
     ]
 
 
-def _inference(operator: KervolutionOperator, kind: type[WindowNode]) -> Callable[[Any], None]:
+def _inference(operator: Operator, kind: type[OperatorNode]) -> Callable[[Any], None]:
     def infer(context: Any) -> None:
         node = kind(operator, context)
         node.check_types()
-        result = TypeProto()
-        result.tensor_type.elem_type = node.result_type()
-        for dim in node.infer_dims():
-            item = result.tensor_type.shape.dim.add()
-            if isinstance(dim, int):
-                item.dim_value = dim
-            elif dim is not None:
-                item.dim_param = dim
-        context.set_output_type(0, result)
+        for index, (element, dims) in enumerate(node.infer_outputs()):
+            result = TypeProto()
+            result.tensor_type.elem_type = element
+            result.tensor_type.shape.SetInParent()
+            for dim in dims:
+                item = result.tensor_type.shape.dim.add()
+                if isinstance(dim, int):
+                    item.dim_value = dim
+                elif dim is not None:
+                    item.dim_param = dim
+            context.set_output_type(index, result)
 
     return infer
 
 
-class WindowNode(ABC):
-    """One node during inference: its inputs' types and its attributes, checked as they are read.
+class OperatorNode(ABC):
+    """One node during inference: its inputs' types and its attributes, checked as they are read."""
 
-    Attributes:
-        RESULT: The type variable of Y.
-    """
-
-    RESULT: str
-
-    def __init__(self, operator: KervolutionOperator, context: Any) -> None:
+    def __init__(self, operator: Operator, context: Any) -> None:
         self.operator = operator
         self.context = context
         self.types: dict[str, TypeProto.Tensor] = {}
@@ -128,15 +149,8 @@ class WindowNode(ABC):
         """Check the element types of the inputs."""
 
     @abstractmethod
-    def result_type(self) -> int:
-        """Return Y's element type, 0 where it is not known."""
-
-    @abstractmethod
-    def per_channel(self, filters: Dimension) -> Dimension:
-        """Check the tensors beside X and W; those of a value per filter tell the number of filters where W does not."""
-
-    def check_attributes(self) -> None:  # noqa: B027  (a hook: most operators have nothing to add)
-        """Check the attributes besides the window's; none here."""
+    def infer_outputs(self) -> list[tuple[int, list[Dimension]]]:
+        """Return each output's element type (0 where it is not known) and dimensions, after all checks."""
 
     def fail(self, problem: str) -> NoReturn:
         """Report a broken contract. onnx adds no context to the text, so it names the node."""
@@ -146,13 +160,34 @@ class WindowNode(ABC):
         """Return the element type of an input that has one, as ONNX writes it."""
         return str(TensorProto.DataType.Name(self.types[name].elem_type))
 
-    def integer(self, name: str, default: int) -> int:
-        """Return an integer attribute that is at least 1."""
+    def integer(self, name: str, default: int, least: int = 1) -> int:
+        """Return an integer attribute that is at least `least`."""
         attribute = self.context.get_attribute(name)
         value = default if attribute is None else int(attribute.i)
-        if value < 1:
-            self.fail(f"{name} is {value}; it must be at least 1")
+        if value < least:
+            self.fail(f"{name} is {value}; it must be at least {least}")
         return value
+
+    def integers(self, name: str, length: int, least: int) -> list[int] | None:
+        """Return an attribute of that many integers; None where it is absent and has no default."""
+        attribute = self.context.get_attribute(name)
+        if attribute is None:
+            return list(_WINDOW[name][0]) if name in _WINDOW else None
+        values = list(attribute.ints)
+        if len(values) != length or min(values) < least:
+            self.fail(f"{name} is {values}; it must be {length} integers of at least {least}")
+        return values
+
+    def window(self) -> tuple[list[int], list[int], list[int]]:
+        """Return strides, pads and dilations."""
+        strides, pads, dilations = (
+            self.integers(name, length, least)
+            for name, length, least in (("strides", 2, 1), ("pads", 4, 0), ("dilations", 2, 1))
+        )
+        assert strides is not None
+        assert pads is not None
+        assert dilations is not None
+        return strides, pads, dilations
 
     def dims(self, name: str) -> list[Dimension] | None:
         """Return an input's dimensions, None where its shape is not known."""
@@ -160,6 +195,55 @@ class WindowNode(ABC):
         if given is None or not given.HasField("shape"):
             return None
         return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in given.shape.dim]
+
+    def rank4(self, name: str) -> list[Dimension]:
+        """Return the four dimensions of an input, each None where its shape is not known."""
+        dims = self.dims(name)
+        if dims is None:
+            return [None] * 4
+        if len(dims) != 4:
+            self.fail(f"{name} has rank {len(dims)} {dims_text(dims)}; it must have 4 dimensions")
+        return dims
+
+    def output_size(
+        self, axis: str, size: Dimension, kernel: Dimension, stride: int, dilation: int, before: int, after: int
+    ) -> Dimension:
+        """Return in how many positions a window fits along an axis; it must fit in one."""
+        if not isinstance(kernel, int):
+            return None
+        extent = dilation * (kernel - 1) + 1
+        if not isinstance(size, int):
+            # "Same" padding keeps whatever size comes in, so it keeps its symbol.
+            return size if stride == 1 and before + after == extent - 1 else None
+        if size + before + after < extent:
+            self.fail(
+                f"the {axis} is {size}, with its pads {size + before + after}, "
+                f"but a window of {kernel} with dilation {dilation} covers {extent}"
+            )
+        return (size + before + after - extent) // stride + 1
+
+
+class WindowNode(OperatorNode):
+    """One node of a kervolution during inference.
+
+    Attributes:
+        RESULT: The type variable of Y.
+    """
+
+    RESULT: str
+
+    operator: KervolutionOperator
+
+    @abstractmethod
+    def result_type(self) -> int:
+        """Return Y's element type, 0 where it is not known."""
+
+    @abstractmethod
+    def per_channel(self, filters: Dimension) -> Dimension:
+        """Check the tensors beside X and W; those of a value per filter tell the number of filters where W does not."""
+
+    def check_attributes(self) -> None:
+        """Check the attributes besides the window's; none here."""
 
     def check_scalar(self, name: str) -> None:
         """Check that an input has no dimension."""
@@ -179,42 +263,21 @@ class WindowNode(ABC):
             self.fail(f"{name} has shape {dims_text(dims)}; it must be {allowed}{known}")
         return dims[0] if isinstance(dims[0], int) and not isinstance(filters, int) else filters
 
-    def infer_dims(self) -> list[Dimension]:
-        """Return Y's dimensions, after all checks."""
-        batch, channels, height, width = self._rank4("X")
-        filters, depth, *window = self._rank4("W")
+    def infer_outputs(self) -> list[tuple[int, list[Dimension]]]:
+        """Return Y's element type and dimensions, after all checks."""
+        batch, channels, height, width = self.rank4("X")
+        filters, depth, *window = self.rank4("W")
         group = self.integer("group", 1)
         self.check_attributes()
         self._check_groups(channels, filters, depth, group)
         filters = self.per_channel(filters)
         kernel = self._kernel(window)
-        strides, dilations = self._ints("strides", 2, 1), self._ints("dilations", 2, 1)
-        pads = self._ints("pads", 4, 0)
-        assert strides is not None
-        assert dilations is not None
-        assert pads is not None
+        strides, pads, dilations = self.window()
         spatial = [
-            self._output_size(axis, size, kernel[i], strides[i], dilations[i], pads[i], pads[i + 2])
+            self.output_size(axis, size, kernel[i], strides[i], dilations[i], pads[i], pads[i + 2])
             for i, (axis, size) in enumerate((("height", height), ("width", width)))
         ]
-        return [batch, filters, *spatial]
-
-    def _ints(self, name: str, length: int, least: int) -> list[int] | None:
-        attribute = self.context.get_attribute(name)
-        if attribute is None:
-            return list(_WINDOW[name][0]) if name in _WINDOW else None
-        values = list(attribute.ints)
-        if len(values) != length or min(values) < least:
-            self.fail(f"{name} is {values}; it must be {length} integers of at least {least}")
-        return values
-
-    def _rank4(self, name: str) -> list[Dimension]:
-        dims = self.dims(name)
-        if dims is None:
-            return [None] * 4
-        if len(dims) != 4:
-            self.fail(f"{name} has rank {len(dims)} {dims_text(dims)}; it must have 4 dimensions")
-        return dims
+        return [(self.result_type(), [batch, filters, *spatial])]
 
     def _check_groups(self, channels: Dimension, filters: Dimension, depth: Dimension, group: int) -> None:
         if isinstance(channels, int) and channels % group:
@@ -228,28 +291,12 @@ class WindowNode(ABC):
             )
 
     def _kernel(self, window: Sequence[Dimension]) -> list[Dimension]:
-        given = self._ints("kernel_shape", 2, 1)
+        given = self.integers("kernel_shape", 2, 1)
         if given is None:
             return list(window)
         if any(isinstance(size, int) and size != said for size, said in zip(window, given, strict=True)):
             self.fail(f"kernel_shape is {given}, but W has a window of {dims_text(window)}")
         return list(given)
-
-    def _output_size(
-        self, axis: str, size: Dimension, kernel: Dimension, stride: int, dilation: int, before: int, after: int
-    ) -> Dimension:
-        if not isinstance(kernel, int):
-            return None
-        extent = dilation * (kernel - 1) + 1
-        if not isinstance(size, int):
-            # "Same" padding keeps whatever size comes in, so it keeps its symbol.
-            return size if stride == 1 and before + after == extent - 1 else None
-        if size + before + after < extent:
-            self.fail(
-                f"the {axis} is {size}, with its pads {size + before + after}, "
-                f"but a window of {kernel} with dilation {dilation} covers {extent}"
-            )
-        return (size + before + after - extent) // stride + 1
 
 
 def dims_text(dims: Sequence[Dimension]) -> str:

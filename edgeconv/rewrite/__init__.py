@@ -6,6 +6,7 @@ why.
 
 from __future__ import annotations
 
+from edgeconv.rewrite.fold_whitening import fold_whitening
 from edgeconv.rewrite.fuse_qlinear_manhattan import fuse_qlinear_manhattan
 
-__all__ = ["fuse_qlinear_manhattan"]
+__all__ = ["fold_whitening", "fuse_qlinear_manhattan"]

@@ -64,7 +64,8 @@ def train_model(
         data_dir: Directory of the data set's IDX files, plain or gzip-compressed; not read for one in memory.
         epochs: Passes over the training images.
         seed: Of weights, order and shifts.
-        config: The architecture's configuration. `num_classes` and `in_channels` default to what the data needs.
+        config: The architecture's configuration. `num_classes`, `in_channels` and `first_padding` default to what the
+            data needs.
         output: The checkpoint (.pt) to write; without one nothing is written and nothing can be resumed.
         history: A JSON file for the report, written after the last epoch.
         batch_size: Images an update.
@@ -194,10 +195,11 @@ def _spec(data: str | Dataset) -> DatasetSpec:
 
 
 def _with_data_defaults(arch: str, spec: DatasetSpec, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in what the data fixes; refuse what contradicts it."""
+    """Fill in what the data fixes, and padding for images smaller than the architecture's; refuse what contradicts."""
     from edgeconv.models.registry import model_info
 
-    known = model_info(arch).config
+    info = model_info(arch)
+    known = info.config
     filled = dict(config)
     for key, value in (("num_classes", len(spec.class_names)), ("in_channels", spec.input_shape[0])):
         if key not in known:
@@ -207,6 +209,9 @@ def _with_data_defaults(arch: str, spec: DatasetSpec, config: Mapping[str, Any])
                 f"{key}={json.dumps(filled[key])} does not fit the data set {spec.name!r}, which has {value}.",
                 f"Leave {key} out: it is taken from the data.",
             )
+    if "first_padding" in known:
+        lacking = max(least - size for least, size in zip(info.input_shape[1:], spec.input_shape[1:], strict=True))
+        filled.setdefault("first_padding", known["first_padding"] + max(0, (lacking + 1) // 2))
     return filled
 
 

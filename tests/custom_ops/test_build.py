@@ -57,7 +57,7 @@ def test_no_instruction_is_outside_its_instruction_set(native_build: Path) -> No
 
 def test_instruction_set_files_share_no_code(native_build: Path) -> None:
     """A weak (inline, template) symbol could replace the one of another file: only local ones, and the entry."""
-    for path in sorted(native_build.rglob("*kervolution_*.o")):
+    for path in sorted([*native_build.rglob("*kervolution_*.o"), *native_build.rglob("*deconv_whitening_*.o")]):
         if path_is_of(path, instruction_set(path)):
             symbols = [line.split()[-2:] for line in output("nm", "--defined-only", path).splitlines()]
             shared = [name for kind, name in symbols if kind not in "tbrd"]
@@ -82,7 +82,7 @@ def test_kernels_under_address_sanitizer(build: Callable[..., Path]) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",
         "EDGECONV_OP_LIBRARY": str(directory / FILE_NAME),
     }
-    files = ("test_kernels.py", "test_bf16x3.py", "test_qlinear_kernels.py")
+    files = ("test_kernels.py", "test_bf16x3.py", "test_qlinear_kernels.py", "test_deconv_kernels.py")
     tests = [str(Path(__file__).with_name(name)) for name in files]
     command = [
         sys.executable,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgeconv.models import create
-from edgeconv.nn import Kerv2d
+from edgeconv.nn import Deconv2d, DeconvLinear, Kerv2d
 
 
 def parameters(model: nn.Module) -> int:
@@ -43,9 +43,30 @@ def test_resnet20_parameter_count() -> None:
     assert parameters(create("resnet20", in_channels=1)) == expected - 9 * 2 * 16
 
 
-@pytest.mark.parametrize(("name", "depth"), [("resnet20", 20), ("resnet18", 18), ("resnet34", 34), ("resnet50", 50)])
+def test_vgg11_parameter_count() -> None:
+    """Every term from column A of Simonyan and Zisserman's table 1; biases, and two values a normalised channel."""
+    widths = [64, 128, 256, 256, 512, 512, 512, 512]
+    convolutions = sum(9 * i * o + o for i, o in zip([3, *widths[:-1]], widths, strict=True))
+    expected = convolutions + 2 * sum(widths) + 512 * 10 + 10
+    model = create("vgg11")
+    assert parameters(model) == expected
+    # torchvision's names in the layers that both have.
+    state = model.state_dict()
+    assert state["features.0.weight"].shape == (64, 3, 3, 3)
+    assert state["features.4.weight"].shape == (128, 64, 3, 3)
+    assert state["features.26.running_var"].shape == (512,)
+    assert len(model.features) == 29  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"), [("resnet20", 20), ("resnet18", 18), ("resnet34", 34), ("resnet50", 50), ("vgg11", 11)]
+)
 def test_depth(name: str, depth: int) -> None:
-    """The number in the name counts the weighted layers, shortcuts left out."""
+    """The number in the name counts the weighted layers, shortcuts left out.
+
+    VGG's counts the three linear layers of its ImageNet form, where the CIFAR form has one.
+    """
+    depth -= 2 * name.startswith("vgg")
     layers = [
         layer
         for layer, module in create(name).named_modules()
@@ -93,6 +114,29 @@ def test_stage_sizes_round_up() -> None:
 def test_lenet_refuses_other_sizes() -> None:
     with pytest.raises(ValueError, match=r"28x28 inputs; got shape \(1, 1, 32, 32\)"):
         create("lenet5")(torch.zeros(1, 1, 32, 32))
+
+
+@pytest.mark.parametrize("size", [(1, 1, 32, 32), (2, 3, 33, 70)])
+@pytest.mark.parametrize("config", [{}, {"kernel": "sigmoid"}, {"deconv_block": 4}])
+def test_vgg_sizes(size: tuple[int, ...], config: dict[str, object]) -> None:
+    model = create("vgg11", num_classes=7, in_channels=size[1], **config).eval()
+    with torch.no_grad():
+        assert model(torch.randn(size)).shape == (size[0], 7)
+
+
+def test_vgg_pads_digits() -> None:
+    """With first_padding=3 a 28x28 image counts as the 32x32 one with zeros around it."""
+    torch.manual_seed(0)
+    wide = create("vgg11", in_channels=1).eval()
+    padded = create("vgg11", in_channels=1, first_padding=3).eval()
+    padded.load_state_dict(wide.state_dict())
+    x = torch.randn(2, 1, 28, 28)
+    with torch.no_grad():
+        torch.testing.assert_close(padded(x), wide(torch.nn.functional.pad(x, (2, 2, 2, 2))))
+    with pytest.raises(ValueError, match=r"from 32x32 up; got shape \(2, 1, 28, 28\) \(28x28 needs first_padding=3\)"):
+        wide(x)
+    with pytest.raises(ValueError, match="from 28x28 up"):
+        padded(torch.zeros(1, 1, 28, 27))
 
 
 def test_zero_pad_shortcut() -> None:
@@ -150,6 +194,60 @@ def test_same_initial_weights_with_every_kernel() -> None:
     assert extra == {name.replace("weight", "balance") for name, t in plain.items() if t.dim() == 4}
     for name, tensor in plain.items():
         assert torch.equal(kerv[name], tensor * 0.25 if tensor.dim() == 4 else tensor), name
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "where", "deconvolutions", "linear", "normalizations"),
+    [
+        ("lenet5", {}, "all", 3, 2, 0),
+        ("lenet5", {"batch_norm": True}, "all", 3, 2, 0),
+        ("lenet5", {"batch_norm": True}, "first", 1, 0, 2),
+        ("resnet20", {}, "all", 19, 1, 0),
+        ("resnet20", {"shortcut": "B"}, "3x3", 19, 0, 2),
+        ("resnet20", {"deconv_block_linear": 0}, "all", 19, 0, 0),
+        ("resnet50", {}, "3x3", 16, 0, 37),
+        ("vgg11", {}, "all", 8, 1, 0),
+    ],
+)
+def test_deconvolution(
+    name: str, config: dict[str, object], where: str, deconvolutions: int, linear: int, normalizations: int
+) -> None:
+    model = create(name, where=where, deconv_block=4, deconv_eps=1e-3, deconv_n_iter=3, **config)
+    layers = [module for module in model.modules() if isinstance(module, Deconv2d)]
+    assert len(layers) == deconvolutions
+    assert sum(isinstance(module, DeconvLinear) for module in model.modules()) == linear
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == normalizations
+    assert {(layer.eps, layer.n_iter, layer.sampling_stride) for layer in layers} == {(1e-3, 3, 3)}
+    assert {layer.block for layer in layers} <= {1, 2, 3, 4}
+    assert "kernel" not in dict(model.named_parameters())
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet20", "vgg11"])
+def test_same_initial_function_with_deconvolution(name: str) -> None:
+    """With equal seeds a deconvolution starts as its twin does in evaluation, under the same names."""
+    config: dict[str, object] = {"in_channels": 1, **({"first_padding": 3} if name == "vgg11" else {})}
+    torch.manual_seed(3)
+    plain = create(name, **config, **({"batch_norm": True} if name == "lenet5" else {})).eval()
+    torch.manual_seed(3)
+    deconvolved = create(name, **config, deconv_block=8).eval()
+    x = torch.randn(2, 1, 28, 28)
+    with torch.no_grad():
+        torch.testing.assert_close(deconvolved(x), plain(x), rtol=1e-3, atol=1e-3)
+        first = next(layer for layer, module in deconvolved.named_modules() if isinstance(module, Deconv2d))
+        torch.testing.assert_close(
+            deconvolved.get_submodule(first).weight, plain.get_submodule(first).weight, rtol=1e-4, atol=1e-6
+        )
+
+
+def test_batch_norm_of_lenet() -> None:
+    model = create("lenet5", batch_norm=True)
+    assert parameters(model) == 61_706 + 2 * (6 + 16 + 120)
+    assert [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)] == [
+        "bn1",
+        "bn3",
+        "bn5",
+    ]
+    assert not any(name.startswith("bn") for name in create("lenet5").state_dict())
 
 
 def test_zero_init_residual() -> None:

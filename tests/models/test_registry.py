@@ -13,16 +13,18 @@ from torch import nn
 
 from edgeconv.errors import InputError
 from edgeconv.models import create, list_models, register, resolve_config
+from edgeconv.models.convolutions import DECONV_CONFIG
 from edgeconv.models.registry import model_info
 
 
 def test_list() -> None:
     infos = list_models()
-    assert [info.name for info in infos] == ["lenet5", "resnet18", "resnet20", "resnet34", "resnet50"]
+    assert [info.name for info in infos] == ["lenet5", "resnet18", "resnet20", "resnet34", "resnet50", "vgg11"]
     for info in infos:
         assert json.loads(json.dumps(info.to_dict()))["input_shape"] == list(info.input_shape)
-        assert info.paper.startswith(("LeCun et al.", "He et al."))
+        assert info.paper.startswith(("LeCun et al.", "He et al.", "Simonyan, Zisserman"))
         assert {"num_classes", "in_channels", "kernel", "where", "degree", "learnable"} <= set(info.config)
+        assert {key: value for key, value in info.config.items() if key.startswith("deconv")} == DECONV_CONFIG
 
 
 def test_resolve_config() -> None:
@@ -34,7 +36,8 @@ def test_resolve_config() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "remedy"), [("resnet-20", "Did you mean resnet20"), ("lenet", "Did you mean lenet5"), ("vgg", "Models: ")]
+    ("name", "remedy"),
+    [("resnet-20", "Did you mean resnet20"), ("lenet", "Did you mean lenet5"), ("alexnet", "Models: ")],
 )
 def test_unknown_name(name: str, remedy: str) -> None:
     with pytest.raises(InputError, match=f"no model is named '{name}'") as raised:
@@ -69,6 +72,18 @@ def test_unknown_key() -> None:
         ("lenet5", {"kernel": "polynomial", "where": "3x3"}, "no Conv1d or Conv2d layer matches"),
         ("lenet5", {"activation": "gelu"}, "activation must be one of relu, tanh, none"),
         ("lenet5", {"pool": "min"}, "pool must be one of max, avg"),
+        ("vgg11", {"first_padding": 0}, "first_padding must be at least 1"),
+        ("vgg11", {"deconv_block": -1}, "deconv_block must be a whole number, 0 for none; got -1"),
+        ("vgg11", {"deconv_block": True}, "deconv_block must be a whole number"),
+        ("vgg11", {"deconv_block": 8, "deconv_block_linear": 0.5}, "deconv_block_linear must be a whole number"),
+        ("vgg11", {"deconv_block": 8, "deconv_eps": 0.0}, "eps must be positive"),
+        ("vgg11", {"deconv_block": 8, "deconv_n_iter": 0}, "n_iter and sampling_stride must be at least 1"),
+        ("lenet5", {"deconv_block": 8, "where": "3x3"}, "no Conv2d or Linear layer matches"),
+        (
+            "resnet20",
+            {"deconv_block": 8, "kernel": "gaussian"},
+            "kervolution or a deconvolution, not both; .*deconv_block=8",
+        ),
     ],
 )
 def test_bad_value(name: str, config: dict[str, Any], cause: str) -> None:

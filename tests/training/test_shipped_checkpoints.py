@@ -12,6 +12,7 @@ from torch import nn
 
 from edgeconv.checkpoint import Checkpoint, load_checkpoint
 from edgeconv.models import resolve_config
+from edgeconv.models.convolutions import DECONV_CONFIG
 from edgeconv.nn import Kerv2d
 from edgeconv.training import DATASETS
 from edgeconv.training.loop import evaluate, normalize
@@ -59,8 +60,11 @@ def test_metadata(shipped: tuple[str, Checkpoint]) -> None:
     assert checkpoint.input_shape == MNIST.input_shape
     assert checkpoint.normalization == MNIST.normalization
     assert checkpoint.class_names == list(MNIST.class_names)
-    # `precision` is younger than the checkpoints, and takes its default.
-    assert resolve_config(architecture, checkpoint.config) == {**checkpoint.config, "precision": "float32"}
+    # Keys younger than the checkpoints take their defaults, which change nothing.
+    younger = {"precision": "float32", **DECONV_CONFIG, **({"batch_norm": False} if architecture == "lenet5" else {})}
+    assert not younger.keys() & checkpoint.config.keys()
+    assert younger["deconv_block"] == 0
+    assert resolve_config(architecture, checkpoint.config) == {**checkpoint.config, **younger}
     kervolutions = [module for module in checkpoint.module.modules() if isinstance(module, Kerv2d)]
     assert len(kervolutions) == layers
     assert {(module.kernel, module.degree) for module in kervolutions} == {("polynomial", 3)}

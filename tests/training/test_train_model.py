@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -13,9 +14,11 @@ import pytest
 import torch
 
 import edgeconv.training.loop
+import edgeconv.training.recipe
 import edgeconv.training.run
 from edgeconv.checkpoint import load_checkpoint
 from edgeconv.errors import EdgeconvError, InputError
+from edgeconv.nn import Deconv2d, DeconvLinear
 from edgeconv.training import Dataset, DatasetSpec, TrainingReport, train_model
 from edgeconv.training.loop import evaluate, learning_rate, normalize, random_shift
 
@@ -70,6 +73,30 @@ def test_learns(dataset: Dataset, finished: tuple[TrainingReport, Path]) -> None
     assert sorted(file.name for file in path.parent.iterdir()) == ["history.json", "model.pt"]
     assert json.loads((path.parent / "history.json").read_text()) == report.to_dict()
     assert report.table().row_count == 3
+
+
+def test_deconvolution_trains(dataset: Dataset, tmp_path: Path) -> None:
+    """Layers, recipe, checkpoint and back: the running statistics travel with it."""
+    config = {"deconv_block": 2, "deconv_block_linear": 12}
+    report = train(dataset, tmp_path / "model.pt", config=config)
+    assert report.top1 > 0.9
+    module = load_checkpoint(tmp_path / "model.pt").module
+    layers = [layer for layer in module.modules() if isinstance(layer, Deconv2d | DeconvLinear)]
+    assert len(layers) == 5
+    for layer in layers:
+        assert not torch.allclose(layer.running_deconv, torch.eye(len(layer.running_deconv)), atol=0.1)
+    test = torch.from_numpy(dataset.test_images), torch.from_numpy(dataset.test_labels)
+    assert evaluate(module, *test, SPEC)[1] == report.top1
+
+
+def test_small_images_are_padded(dataset: Dataset) -> None:
+    """VGG's 32x32 is made of the data's 28x28; what is asked for is kept."""
+    fill = edgeconv.training.recipe._with_data_defaults
+    assert fill("vgg11", SPEC, {}) == {"num_classes": CLASSES, "in_channels": 1, "first_padding": 3}
+    assert fill("vgg11", SPEC, {"first_padding": 5})["first_padding"] == 5
+    assert "first_padding" not in fill("lenet5", SPEC, {})
+    wide = dataclasses.replace(SPEC, input_shape=(1, 31, 64))
+    assert fill("vgg11", wide, {})["first_padding"] == 2
 
 
 def test_checkpoint(dataset: Dataset, finished: tuple[TrainingReport, Path]) -> None:

@@ -1,0 +1,269 @@
+"""The launch functions of the whitening kernel, called with nothing but memory, and their float64 oracle."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from native_kernels import ISAS, Attributes, Shape, Status
+from onnx import helper
+from tolerances import WHITENING_RTOL
+
+Array = npt.NDArray[Any]
+Double = npt.NDArray[np.float64]
+
+
+class WhiteningAttributes(ctypes.Structure):
+    _fields_ = [
+        ("window", Attributes),
+        *[(name, ctypes.c_int64) for name in ("block", "n_iter", "sampling_stride", "centered")],
+        ("eps", ctypes.c_float),
+    ]
+
+
+class Params(ctypes.Structure):
+    _fields_ = [
+        ("shape", Shape),
+        *[(name, ctypes.c_int64) for name in ("element_type", "features", "blocks", "positions", "n_iter", "centered")],
+        ("eps", ctypes.c_double),
+    ]
+
+
+class Plan(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            "tile_rows", "tile_columns", "row_tiles", "column_tiles", "padded", "sample_stride", "chunk_positions",
+            "mean_positions", "mean_tasks", "keep", "block_positions", "sample_blocks", "block_samples", "slices",
+            "tap_block", "task_rows", "tile_tasks", "whole_groups", "group_steps", "phases", "scale", "partial_sums",
+            "magnitudes", "mean", "norms", "covariance", "gathered", "samples", "left", "y", "z0", "z1", "z_left0",
+            "z_left1", "t_left", "t_mirror", "group_bytes", "workspace_bytes", "scratch_bytes",
+        )
+    ]  # fmt: skip
+
+
+class Arguments(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("x", "workspace", "mean", "deconv")]
+
+
+@dataclass
+class Case:
+    """One call of the operator: its input and its attributes."""
+
+    x: Array
+    kernel_shape: tuple[int, int]
+    block: int
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    group: int = 1
+    eps: float = 1e-5
+    n_iter: int = 5
+    sampling_stride: int = 3
+    centered: int = 1
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """As an ONNX node states them."""
+        return {name: value for name, value in vars(self).items() if name != "x"}
+
+
+class Library:
+    """The launch functions of one op library."""
+
+    def __init__(self, path: str) -> None:
+        self.c = ctypes.CDLL(path)
+        # The whitening kernel has files up to avx512; what lies above uses that.
+        self.isas = ISAS[: min(ISAS.index("avx512"), self.c.edgeconv_best_isa()) + 1]
+
+    def attributes(self, case: Case) -> WhiteningAttributes:
+        """The case's attributes as the library takes them."""
+        names = ("kernel_shape", "strides", "pads", "dilations", "group")
+        return WhiteningAttributes(
+            Attributes(**{name: getattr(case, name) for name in names}),
+            **{name: getattr(case, name) for name in ("block", "n_iter", "sampling_stride", "centered", "eps")},
+        )
+
+    def prepare(self, case: Case, isa: str) -> tuple[Params, Plan]:
+        """Check the case's shapes and plan the work; a message of the library becomes a ValueError."""
+        attributes, params, plan, status = self.attributes(case), Params(), Plan(), Status()
+        dims = (ctypes.c_int64 * case.x.ndim)(*case.x.shape)
+        element_type = {"float32": 0, "float16": 1}[case.x.dtype.name]
+        if self.c.edgeconv_deconv_whitening_params(
+            ctypes.byref(attributes), dims, ctypes.c_size_t(case.x.ndim), element_type, ctypes.byref(params),
+            ctypes.byref(status),
+        ):  # fmt: skip
+            raise ValueError(status.message.decode())
+        number = ISAS.index(isa) if isa in ISAS else len(ISAS)
+        pointers = ctypes.byref(params), number, ctypes.byref(plan), ctypes.byref(status)
+        if self.c.edgeconv_deconv_whitening_plan(*pointers):
+            raise ValueError(status.message.decode())
+        return params, plan
+
+    def run(self, case: Case, isa: str, order: str = "forward") -> tuple[Array, Array]:
+        """Compute mean and deconv on one instruction set, each phase's tasks one by one.
+
+        Args:
+            case: Input and attributes.
+            isa: Name of the instruction set.
+            order: Of the tasks: "forward", "backward" or "shuffled"; in the last two each finds NaN in its scratch.
+        """
+        params, plan = self.prepare(case, isa)
+        x = np.ascontiguousarray(case.x)
+        # Just as many bytes as asked for, so that a sanitizer sees one too many.
+        workspace = np.full(plan.workspace_bytes, 0xFF, np.uint8)
+        mean = np.full((case.group, params.features), -77, np.float32)
+        deconv = np.full((case.group, params.features, params.features), -77, np.float32)
+        arguments = Arguments(*(array.ctypes.data for array in (x, workspace, mean, deconv)))
+        generator = np.random.default_rng(0)
+        scratch = np.full(plan.scratch_bytes, 0xFF, np.uint8)
+        for phase in range(plan.phases):
+            count, per_call = self.tasks(params, plan, phase)
+            assert 1 <= per_call <= count
+            tasks = np.arange(count)
+            if order == "backward":
+                tasks = tasks[::-1]
+            elif order == "shuffled":
+                generator.shuffle(tasks)
+            for task in tasks:
+                if order != "forward":
+                    scratch[:] = 0xFF
+                self.c.edgeconv_deconv_whitening_run(
+                    ctypes.byref(params), ISAS.index(isa), ctypes.byref(plan), ctypes.byref(arguments),
+                    ctypes.c_int64(phase), ctypes.c_int64(int(task)), ctypes.c_int64(int(task) + 1),
+                    scratch.ctypes.data_as(ctypes.c_void_p),
+                )  # fmt: skip
+        return mean, deconv
+
+    def tasks(self, params: Params, plan: Plan, phase: int) -> tuple[int, int]:
+        """Tasks of a phase, and how many of them a thread gets together."""
+        tasks, per_call = ctypes.c_int64(), ctypes.c_int64()
+        self.c.edgeconv_deconv_whitening_tasks(
+            ctypes.byref(params), ctypes.byref(plan), ctypes.c_int64(phase), ctypes.byref(tasks), ctypes.byref(per_call)
+        )
+        return tasks.value, per_call.value
+
+
+def samples(case: Case) -> Double:
+    """The samples (G, P, F), patch by patch."""
+    x = np.asarray(case.x, np.float64)
+    n, channels, height, width = x.shape
+    (kh, kw), (sh, sw) = case.kernel_shape, (case.sampling_stride * stride for stride in case.strides)
+    if kh * kw == 1:
+        rows = np.moveaxis(x, 1, 3).reshape(n * height * width, channels)[:: sh * sw]
+    else:
+        top, left, bottom, right = case.pads
+        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        reach = [case.dilations[0] * (kh - 1), case.dilations[1] * (kw - 1)]
+        rows = np.array(
+            [
+                padded[i, :, r : r + reach[0] + 1 : case.dilations[0], c : c + reach[1] + 1 : case.dilations[1]].ravel()
+                for i in range(n)
+                for r in range(0, padded.shape[2] - reach[0], sh)
+                for c in range(0, padded.shape[3] - reach[1], sw)
+            ]
+        )
+    features = case.block * kh * kw
+    if case.group > 1:
+        return np.stack([rows[:, g * features : (g + 1) * features] for g in range(case.group)])
+    blocks = channels // case.block
+    return np.concatenate([rows[:, q::blocks] for q in range(blocks)])[None]
+
+
+def covariance(case: Case) -> tuple[Double, Double]:
+    """Mean (G, F) and covariance (G, F, F) with eps on the diagonal."""
+    found = samples(case)
+    mean = found.mean(1)
+    centred = found - mean[:, None] if case.centered else found
+    eps = float(np.float32(case.eps))
+    return mean, np.einsum("gpi,gpj->gij", centred, centred) / found.shape[1] + eps * np.eye(found.shape[2])
+
+
+def inverse_root(matrix: Double, n_iter: int) -> Double:
+    """n_iter coupled Newton-Schulz steps, on the eigenvalues: exact whatever the condition."""
+    values, vectors = np.linalg.eigh(matrix)
+    norm = np.sqrt(np.sum(values**2, -1, keepdims=True))
+    y = np.maximum(values, 0) / norm
+    z = np.ones_like(y)
+    for _ in range(n_iter):
+        t = (3 - z * y) / 2
+        y, z = y * t, t * z
+    return np.asarray((vectors * (z / np.sqrt(norm))[..., None, :]) @ np.swapaxes(vectors, -1, -2))
+
+
+def oracle(case: Case) -> tuple[Double, Double]:
+    """Mean and deconv in float64."""
+    mean, matrix = covariance(case)
+    return mean, inverse_root(matrix, case.n_iter)
+
+
+def make_case(
+    x_shape: tuple[int, int, int, int],
+    kernel_shape: tuple[int, int],
+    block: int,
+    dtype: str = "float32",
+    *,
+    offset: float = 0.5,
+    scale: float = 1.0,
+    **attributes: Any,
+) -> Case:
+    """A case with correlated random values, as images have them: smooth, and alike in neighbouring channels."""
+    seed = f"{dtype}{x_shape}{kernel_shape}{block}{sorted(attributes.items())}"
+    generator = np.random.default_rng(list(seed.encode()))
+    x = generator.standard_normal(x_shape)
+    for axis in (1, 2, 3):
+        x = x + 0.7 * np.roll(x, 1, axis)
+    channels = generator.uniform(0.5, 1.5, x_shape[1])[:, None, None]
+    return Case((scale * channels * x + offset * channels).astype(dtype), kernel_shape, block, **attributes)
+
+
+def make_model(
+    case: Case, *, x_shape: list[int | str | None] | None = None, without: tuple[str, ...] = (), **attributes: Any
+) -> onnx.ModelProto:
+    """A model of one node 'node' without a function body.
+
+    Args:
+        case: Input and attributes.
+        x_shape: Declared shape of X, its own by default.
+        without: Attributes that are left out.
+        **attributes: Written in place of the case's.
+    """
+    stated = {**case.attributes, "plugin_version": "1", "plugin_namespace": "edgeconv", **attributes}
+    stated = {name: value for name, value in stated.items() if name not in without}
+    node = helper.make_node("DeconvWhitening", ["X"], ["mean", "deconv"], name="node", domain="edgeconv", **stated)
+    copies = [helper.make_node("Identity", [name], [f"{name}_copy"]) for name in ("mean", "deconv")]
+    element = helper.np_dtype_to_tensor_dtype(case.x.dtype)
+    graph = helper.make_graph(
+        [node, *copies],
+        "graph",
+        [helper.make_tensor_value_info("X", element, case.x.shape if x_shape is None else x_shape)],
+        [helper.make_tensor_value_info(f"{name}_copy", onnx.TensorProto.FLOAT, None) for name in ("mean", "deconv")],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("edgeconv", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def assert_whitened(
+    case: Case,
+    actual: tuple[Array, Array],
+    what: str = "",
+    *,
+    factor: float = 1.0,
+    expected: tuple[Double, Double] | None = None,
+) -> None:
+    """Fail unless mean and deconv are within tolerance of the oracle, and deconv is symmetric to the bit."""
+    mean, deconv = oracle(case) if expected is None else expected
+    assert actual[0].dtype == actual[1].dtype == np.float32
+    assert actual[0].shape == mean.shape
+    assert actual[1].shape == deconv.shape
+    np.testing.assert_array_equal(actual[1], np.swapaxes(actual[1], 1, 2), what)
+    size = float(np.abs(case.x.astype(np.float64)).max())
+    np.testing.assert_allclose(actual[0], mean, rtol=2e-7, atol=2e-7 * size, err_msg=what)
+    for g in range(case.group):
+        largest = float(np.abs(deconv[g]).max())
+        error = float(np.abs(actual[1][g] - deconv[g]).max()) / largest
+        assert error <= factor * WHITENING_RTOL, f"{what}: deconv is {error:.2g} of its largest element off"
