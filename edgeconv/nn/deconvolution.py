@@ -217,8 +217,8 @@ class Deconv2d(Whitening, nn.Conv2d):
         features, filters = self.num_features, self.out_channels
         if self.groups == 1:  # the blocks are interleaved: see edgeconv.ops.deconv_whitening
             blocks = self.in_channels // self.block
-            # deconv is symmetric. From the left it meets a right operand that is constant in a file, which runtimes pack
-            # once, and the result is put in order by moving runs of `blocks` values.
+            # deconv is symmetric. From the left it meets an operand that is constant in files: runtimes pack it once,
+            # and the result is put in order by moving runs of `blocks` values.
             columns = self.weight.reshape(filters, features, blocks).transpose(0, 1).reshape(features, -1)
             columns = _product(deconv[0], columns)
             shift = (mean @ columns).view(filters, blocks).sum(1)

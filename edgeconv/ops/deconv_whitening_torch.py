@@ -119,8 +119,8 @@ def _deconv_whitening(
         samples = _samples(x, shape, kernel_shape, pads, dilations, sampling_steps(sampling_stride, strides))
         mean = (samples / samples.shape[1]).sum(1)  # a sum of large values would overflow
         rows = samples - mean[:, None] if centered else samples
-        # Squares of values beyond 1e19 would overflow. It is the centred values that are scaled, so that eps stays where
-        # all are equal, however large. A constant for autograd: the results do not depend on it.
+        # Squares of values beyond 1e19 would overflow. It is the centred values that are scaled, so that eps stays
+        # where all are equal, however large. A constant for autograd: the results do not depend on it.
         scale = rows.detach().abs().amax().clamp(min=1.0)
         rows = rows / scale
         covariance = rows.transpose(1, 2) @ rows / rows.shape[1]

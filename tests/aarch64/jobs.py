@@ -16,11 +16,14 @@ import numpy.typing as npt
 import onnx
 import qlinear_kernels
 import qlinear_models
+import whitening_cases
 from kervolution_cases import Window
 from native_models import make_model
 from tolerances import TOLERANCES, assert_close
 
 from edgeconv.export.forms import apply_form
+from edgeconv.ops.deconv_whitening import NAME, OPERATOR
+from edgeconv.ops.kervolution import DOMAIN, VERSION
 
 Array = npt.NDArray[Any]
 OPSET = 18
@@ -160,7 +163,33 @@ def qlinear() -> Iterator[Job]:
             yield Job(f"qlinear-{name}-{k - i}", apply_form(model, "functions"), feeds, dtype, case.oracle(), equal)
 
 
-FAMILIES: tuple[Callable[[], Iterator[Job]], ...] = (kervolution, extremes, conversions, elementary, qlinear)
+def whitening() -> Iterator[Job]:
+    """The mean or the inverse root of the covariance of patches, on shapes that hurt, in both types."""
+    for i, case in enumerate(whitening_cases.CASES):
+        x = case.input(("float32", "float16")[i % 2])
+        expected = whitening_cases.whitening(x, case.attributes)
+        for k, output in enumerate(OPERATOR.outputs):
+            element = onnx.helper.np_dtype_to_tensor_dtype(x.dtype)
+            node = onnx.helper.make_node(NAME, ["X"], list(OPERATOR.outputs), domain=DOMAIN, **case.attributes)
+            graph = onnx.helper.make_graph(
+                [node],
+                "whitening",
+                [onnx.helper.make_tensor_value_info("X", element, x.shape)],
+                [onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, expected[k].shape)],
+            )
+            opsets = [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, VERSION)]
+            model = apply_form(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), "functions")
+            yield Job(f"{case.name}-{output}", model, {"X": x}, np.dtype(np.float32), expected[k])
+
+
+FAMILIES: tuple[Callable[[], Iterator[Job]], ...] = (
+    kervolution,
+    extremes,
+    conversions,
+    elementary,
+    qlinear,
+    whitening,
+)
 
 
 def all_jobs() -> list[Job]:
