@@ -9,7 +9,7 @@ Three comparisons, all interleaved in one run, with one thread and with two, aft
 - both networks with the statistics of the image that they are given, in blocks of 16 and of 64 channels, against those
   with BatchNorm.
 
-    python benchmarks/deconvolution_cpu.py --json             # everything: up to 40 minutes on two cores
+    python benchmarks/deconvolution_cpu.py --json             # everything: some minutes on two cores
     python benchmarks/deconvolution_cpu.py --layers 56,8 --blocks 16 --networks none --competitors function    # seconds
 
 Everything that is timed is checked against float64 before. With one thread the clock is the process's CPU time, so that
