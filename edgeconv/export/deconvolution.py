@@ -8,7 +8,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from edgeconv.errors import InputError
-from edgeconv.nn.deconvolution import ChannelDeconv, Deconv2d, DeconvStats, Whitening, set_deconv_stats
+from edgeconv.nn.whitening import DeconvStats, Whitening, set_deconv_stats
 
 _BLEND = "blend="
 
@@ -84,12 +84,12 @@ def request_deconv_stats(module: nn.Module | ExportedProgram, stats: DeconvStats
         raise InputError(
             "a .pt2 program has its statistics fixed.", "Choose them before torch.export: edgeconv.nn.set_deconv_stats."
         )
-    if not any(isinstance(layer, Deconv2d | ChannelDeconv) for layer in module.modules()):
+    try:
+        set_deconv_stats(module, stats)
+    except ValueError as error:
         raise InputError(
-            f"--deconv-stats {stats_text(stats)} changes nothing: the model has no Deconv2d and no ChannelDeconv.",
-            "Drop --deconv-stats.",
-        )
-    set_deconv_stats(module, stats)
+            f"--deconv-stats {stats_text(stats)} cannot be done: {error}.", "Drop --deconv-stats, or correct it."
+        ) from error
 
 
 def summarize(module: nn.Module | ExportedProgram, folded: int) -> DeconvSummary | None:

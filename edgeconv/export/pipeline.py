@@ -43,7 +43,7 @@ from edgeconv.export.shapes import (
 )
 from edgeconv.export.verification import quantizes, real_inputs, tolerance
 from edgeconv.files import atomic_output
-from edgeconv.nn.deconvolution import DeconvStats
+from edgeconv.nn.whitening import DeconvStats
 from edgeconv.ops.kervolution import count_precisions, describe_precisions
 from edgeconv.rewrite.fold_whitening import fold_whitening
 

@@ -140,6 +140,12 @@ def test_means_far_from_zero(library: Library, shape: str, offset: float) -> Non
     check(library, case_of(shape, offset=offset, pads=(0, 0, 0, 0)))
 
 
+def test_a_mean_between_two_floats(library: Library) -> None:
+    """Whole numbers around 2^21: floats lie a quarter apart there, and a mean rounded to one would be a spread."""
+    noise = np.random.default_rng(4).integers(-1, 2, (1, 4, 17, 19))
+    check(library, Case((2.0**21 - 2 + noise).astype(np.float32), (3, 3), 4, sampling_stride=1))
+
+
 @pytest.mark.parametrize("channels", [3, 16])
 def test_ill_conditioned_covariances(library: Library, channels: int) -> None:
     """Channels that are the same but for noise; constant channels; fewer samples than features and next to no eps."""

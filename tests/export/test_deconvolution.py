@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import edgeconv
 from edgeconv.errors import InputError
-from edgeconv.nn.deconvolution import ChannelDeconv, Deconv2d, DeconvLinear, Whitening
+from edgeconv.nn import ChannelDeconv, Deconv2d, DeconvLinear
+from edgeconv.nn.whitening import Whitening
 from edgeconv.ops.deconv_whitening import NAME
 from edgeconv.ops.deconv_whitening_torch import deconv_whitening
 
