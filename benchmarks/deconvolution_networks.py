@@ -168,7 +168,8 @@ def exported(network: Network, block: int | None, stats: str, directory: Path) -
 def whitening_macs(model: nn.Module, x: Tensor) -> dict[str, int]:
     """Multiply-adds that batch statistics add: useful ones of the whitening, and those that fold it into the weights.
 
-    W·deconv takes as many as W has numbers, times F. For layers without groups and with square windows.
+    W·deconv takes as many as W has numbers, times F; where the layer whitens patches, these have so many numbers. For
+    layers without groups and with square windows.
     """
     import torch
 
@@ -182,7 +183,9 @@ def whitening_macs(model: nn.Module, x: Tensor) -> dict[str, int]:
         rows = sampled_rows(window, tuple(seen.shape[2:]), output_size, stride, module.sampling_stride)
         samples = seen.shape[0] * rows * (module.in_channels // module.block)
         total["whitening"] += useful_macs(module.num_features, samples, module.n_iter)
-        total["folding"] += module.weight.numel() * module.num_features
+        positions = output_size[0] * output_size[1]
+        whitened = positions * module.weight[0].numel() if module.whitens_patches(positions) else module.weight.numel()
+        total["folding"] += whitened * module.num_features
 
     layers = [module for module in model.modules() if isinstance(module, Deconv2d)]
     handles = [layer.register_forward_hook(count) for layer in layers]

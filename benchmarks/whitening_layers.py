@@ -132,10 +132,16 @@ def sampled_rows(window: int, size: tuple[int, int], output: tuple[int, int], st
 def useful_macs(features: int, samples: int, n_iter: int) -> int:
     """Useful multiply-adds: every product is of symmetric matrices that commute, so half of it is enough.
 
-    The covariance takes P·F²/2. Newton-Schulz takes none for the first step's T and Z, none for the last step's Y, and
-    else F³/2 for each of three products a step: 3·(n_iter - 1)·F³/2.
+    The lesser of two ways, for n_iter of 2 or more. The features' covariance takes P·F²/2, and Newton-Schulz none for
+    the first step's T and Z, none for the last step's Y, and else F³/2 for each of three products a step:
+    3·(n_iter - 1)·F³/2. The samples' products take P²·F/2, five products of P³/2 a step, but for one in the first, four
+    in the second and two in the last, and P²·F + P·F²/2 on the way back.
     """
-    return samples * features**2 // 2 + 3 * (n_iter - 1) * features**3 // 2
+    covariance = samples * features**2 // 2
+    many = covariance + 3 * (n_iter - 1) * features**3 // 2
+    products = 2 if n_iter == 2 else 5 * (n_iter - 3) + 7
+    few = 3 * samples**2 * features // 2 + products * samples**3 // 2 + covariance
+    return min(many, few)
 
 
 @lru_cache(maxsize=4)

@@ -86,8 +86,8 @@ CONTESTS = (
     ),
     Contest(
         "vgg11",
-        150,
-        15,
+        400,
+        40,
         {
             NORMALIZED: {"first_padding": 3},
             "deconvolution, block 4": {"first_padding": 3, "deconv_block": 4, "deconv_block_linear": 8},

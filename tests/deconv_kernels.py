@@ -1,4 +1,4 @@
-"""The launch functions of the whitening kernel, called with nothing but memory, and their float64 oracle."""
+"""The launch functions of the whitening kernel, called with nothing but memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import onnx
 from native_kernels import ISAS, Attributes, Shape, Status
 from onnx import helper
 from tolerances import WHITENING_RTOL
+from whitening_oracle import Double, whitening
 
 Array = npt.NDArray[Any]
-Double = npt.NDArray[np.float64]
 
 
 class WhiteningAttributes(ctypes.Structure):
@@ -33,16 +33,28 @@ class Params(ctypes.Structure):
     ]
 
 
-class Plan(ctypes.Structure):
+class Matrix(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_int64)
-        for name in (
-            "tile_rows", "tile_columns", "row_tiles", "column_tiles", "padded", "sample_stride", "chunk_positions",
-            "mean_positions", "mean_tasks", "keep", "block_positions", "sample_blocks", "block_samples", "slices",
-            "tap_block", "task_rows", "tile_tasks", "whole_groups", "group_steps", "phases", "scale", "partial_sums",
-            "magnitudes", "mean", "norms", "covariance", "gathered", "samples", "left", "y", "z0", "z1", "z_left0",
-            "z_left1", "t_left", "t_mirror", "group_bytes", "workspace_bytes", "scratch_bytes",
-        )
+        for name in ("order", "padded", "row_tiles", "column_tiles", "task_rows", "tile_tasks")
+    ]  # fmt: skip
+
+
+class Plan(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("tile_rows", "tile_columns", "few_samples")],
+        ("full", Matrix),
+        ("root", Matrix),
+        *[
+            (name, ctypes.c_int64)
+            for name in (
+                "sample_stride", "chunk_positions", "mean_positions", "mean_tasks", "keep", "block_positions",
+                "sample_blocks", "operand_rows", "slices", "tap_block", "whole_groups", "group_steps", "phases",
+                "scale", "partial_sums", "magnitudes", "mean", "norms", "covariance", "gathered", "samples", "left",
+                "y", "z0", "z1", "z_left0", "z_left1", "t_left", "t_mirror", "d", "d_left", "factor_left",
+                "features_left", "d_samples", "group_bytes", "workspace_bytes", "scratch_bytes",
+            )
+        ],
     ]  # fmt: skip
 
 
@@ -68,8 +80,11 @@ class Case:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """As an ONNX node states them."""
-        return {name: value for name, value in vars(self).items() if name != "x"}
+        """As an ONNX node states them, eps in float32."""
+        return {
+            **{name: value for name, value in vars(self).items() if name != "x"},
+            "eps": float(np.float32(self.eps)),
+        }
 
 
 class Library:
@@ -148,59 +163,6 @@ class Library:
         return tasks.value, per_call.value
 
 
-def samples(case: Case) -> Double:
-    """The samples (G, P, F), patch by patch."""
-    x = np.asarray(case.x, np.float64)
-    n, channels, height, width = x.shape
-    (kh, kw), (sh, sw) = case.kernel_shape, (case.sampling_stride * stride for stride in case.strides)
-    if kh * kw == 1:
-        rows = np.moveaxis(x, 1, 3).reshape(n * height * width, channels)[:: sh * sw]
-    else:
-        top, left, bottom, right = case.pads
-        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-        reach = [case.dilations[0] * (kh - 1), case.dilations[1] * (kw - 1)]
-        rows = np.array(
-            [
-                padded[i, :, r : r + reach[0] + 1 : case.dilations[0], c : c + reach[1] + 1 : case.dilations[1]].ravel()
-                for i in range(n)
-                for r in range(0, padded.shape[2] - reach[0], sh)
-                for c in range(0, padded.shape[3] - reach[1], sw)
-            ]
-        )
-    features = case.block * kh * kw
-    if case.group > 1:
-        return np.stack([rows[:, g * features : (g + 1) * features] for g in range(case.group)])
-    blocks = channels // case.block
-    return np.concatenate([rows[:, q::blocks] for q in range(blocks)])[None]
-
-
-def covariance(case: Case) -> tuple[Double, Double]:
-    """Mean (G, F) and covariance (G, F, F) with eps on the diagonal."""
-    found = samples(case)
-    mean = found.mean(1)
-    centred = found - mean[:, None] if case.centered else found
-    eps = float(np.float32(case.eps))
-    return mean, np.einsum("gpi,gpj->gij", centred, centred) / found.shape[1] + eps * np.eye(found.shape[2])
-
-
-def inverse_root(matrix: Double, n_iter: int) -> Double:
-    """n_iter coupled Newton-Schulz steps, on the eigenvalues: exact whatever the condition."""
-    values, vectors = np.linalg.eigh(matrix)
-    norm = np.sqrt(np.sum(values**2, -1, keepdims=True))
-    y = np.maximum(values, 0) / norm
-    z = np.ones_like(y)
-    for _ in range(n_iter):
-        t = (3 - z * y) / 2
-        y, z = y * t, t * z
-    return np.asarray((vectors * (z / np.sqrt(norm))[..., None, :]) @ np.swapaxes(vectors, -1, -2))
-
-
-def oracle(case: Case) -> tuple[Double, Double]:
-    """Mean and deconv in float64."""
-    mean, matrix = covariance(case)
-    return mean, inverse_root(matrix, case.n_iter)
-
-
 def make_case(
     x_shape: tuple[int, int, int, int],
     kernel_shape: tuple[int, int],
@@ -256,7 +218,7 @@ def assert_whitened(
     expected: tuple[Double, Double] | None = None,
 ) -> None:
     """Fail unless mean and deconv are within tolerance of the oracle, and deconv is symmetric to the bit."""
-    mean, deconv = oracle(case) if expected is None else expected
+    mean, deconv = whitening(case.x, case.attributes) if expected is None else expected
     assert actual[0].dtype == actual[1].dtype == np.float32
     assert actual[0].shape == mean.shape
     assert actual[1].shape == deconv.shape

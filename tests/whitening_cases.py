@@ -1,4 +1,4 @@
-"""`DeconvWhitening` configurations that hurt, and their oracle: float64 loops that share no code with the rest."""
+"""`DeconvWhitening` configurations that hurt."""
 
 from __future__ import annotations
 
@@ -79,58 +79,3 @@ CASES = (
         {"group": 5, "strides": [2, 1], "pads": [1, 2, 0, 3], "dilations": [3, 2], "sampling_stride": 2, "n_iter": 4},
     ),
 )  # fmt: skip
-
-
-def samples(x: Array, attributes: dict[str, Any]) -> list[list[NDArray[np.float64]]]:
-    """The samples of each group, one window after the other."""
-    a, x = attributes, x.astype(np.float64)
-    batch, channels, height, width = x.shape
-    down, right = (a["sampling_stride"] * stride for stride in a["strides"])
-    rows = []
-    if a["kernel_shape"] == [1, 1]:
-        for position, (n, h, w) in enumerate(np.ndindex(batch, height, width)):
-            if position % (down * right) == 0:
-                rows.append(x[n, :, h, w])
-    else:
-        top, left, bottom, end = a["pads"]
-        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, end)))
-        tall, wide = ((k - 1) * d + 1 for k, d in zip(a["kernel_shape"], a["dilations"], strict=True))
-        for n in range(batch):
-            for h in range(0, padded.shape[2] - tall + 1, down):
-                for w in range(0, padded.shape[3] - wide + 1, right):
-                    patch = padded[n, :, h : h + tall : a["dilations"][0], w : w + wide : a["dilations"][1]]
-                    rows.append(patch.ravel())
-    if a["group"] > 1:
-        return [[np.split(row, a["group"])[g] for row in rows] for g in range(a["group"])]
-    blocks = channels // a["block"]
-    return [[row[q::blocks] for row in rows for q in range(blocks)]]
-
-
-def covariances(x: Array, attributes: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean (G, F) and covariance with eps (G, F, F), summed over samples."""
-    means, results = [], []
-    for group in samples(x, attributes):
-        mean = sum(group) / len(group)
-        centre = mean if attributes["centered"] else 0 * mean
-        total = sum(np.outer(sample - centre, sample - centre) for sample in group)
-        means.append(mean)
-        results.append(total / len(group) + attributes["eps"] * np.eye(len(mean)))
-    return np.asarray(means), np.asarray(results)
-
-
-def whitening(x: Array, attributes: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deconv. The steps are taken on the eigenvalues, one by one."""
-    mean, covariance = covariances(x, attributes)
-    deconv = []
-    for matrix in covariance:
-        values, vectors = np.linalg.eigh(matrix)
-        norm = np.sqrt((matrix**2).sum())
-        scaled = []
-        for value in values / norm:
-            y, z = value, 1.0
-            for _ in range(attributes["n_iter"]):
-                t = (3 - z * y) / 2
-                y, z = y * t, t * z
-            scaled.append(z)
-        deconv.append(vectors * np.asarray(scaled) @ vectors.T / np.sqrt(norm))
-    return mean, np.asarray(deconv)

@@ -33,7 +33,7 @@ constexpr int64_t kMeanTasks = 32;         // at most
 constexpr int64_t kKeptBytes = 1 << 22;    // of samples that are gathered once
 constexpr int64_t kPackedBytes = 1 << 22;  // of packed samples
 constexpr int64_t kStripBytes = 30 << 10;  // of the right operand, in L1
-constexpr int64_t kLeastSlice = 1024;      // samples
+constexpr int64_t kLeastSlice = 1024;      // rows of an operand
 constexpr int64_t kWantedTasks = 16;
 constexpr int64_t kGroupBytes = 1 << 23;  // of a task that does a whole group
 // In multiply-adds of the register tile: what one thread does without the others, and the least that a thread is given.
@@ -54,24 +54,49 @@ struct Places {
   }
 };
 
+EdgeconvDeconvWhiteningMatrix cut(int64_t order, const EdgeconvDeconvWhiteningIsa& isa,
+                                  const EdgeconvDeconvWhiteningPlan& plan) {
+  EdgeconvDeconvWhiteningMatrix matrix = {};
+  matrix.order = order;
+  matrix.padded = round_up(order, std::max(isa.lanes, isa.tile_rows));
+  matrix.row_tiles = divide_up(order, isa.tile_rows);
+  matrix.column_tiles = divide_up(order, isa.tile_columns);
+  matrix.task_rows = std::clamp<int64_t>(matrix.row_tiles / 6, 6, 24);
+  for (int64_t column = 0; column < matrix.column_tiles; ++column) {
+    matrix.tile_tasks += divide_up(rows_above(plan, matrix, column), matrix.task_rows);
+  }
+  return matrix;
+}
+
+// Whether the root of the samples' products takes fewer multiply-adds than that of the features'. More steps than
+// kSymmetricSteps would take whole products there, too; fewer than two make none.
+bool has_few_samples(const EdgeconvDeconvWhiteningParams& params, int64_t features, int64_t samples) {
+  if (samples >= features || params.n_iter < 2 || params.n_iter > kSymmetricSteps) return false;
+  const double f = static_cast<double>(features), p = static_cast<double>(samples);
+  const double steps = static_cast<double>(params.n_iter);
+  // Of symmetric results, half. Five products a step, but one in the first, four in the second, two in the last.
+  const double products = params.n_iter == 2 ? 2 : 5 * (steps - 3) + 7;
+  return products * p * p * p / 2 + 1.5 * p * p * f + p * f * f / 2 < 1.5 * (steps - 1) * f * f * f + p * f * f / 2;
+}
+
 void place(const EdgeconvDeconvWhiteningParams& params, EdgeconvDeconvWhiteningPlan* plan) {
   const int64_t element_bytes = params.element_type == EDGECONV_FLOAT16 ? 2 : 4;
-  const int64_t right = plan->column_tiles * plan->tile_columns * plan->padded * 4;
-  const int64_t left = plan->padded * plan->padded * 4;
-  const int64_t block_right = plan->column_tiles * plan->tile_columns * plan->block_samples * 4;
-  const int64_t block_left = plan->padded * plan->block_samples * 4;
+  const EdgeconvDeconvWhiteningMatrix &root = plan->root, &full = plan->full;
+  const int64_t right = root.column_tiles * plan->tile_columns * root.padded * 4;
+  const int64_t left = root.padded * root.padded * 4;
   Places places;
   plan->scale = places.take(64);
   plan->magnitudes = places.take(plan->mean_tasks * 4);
-  plan->partial_sums = places.take(plan->mean_tasks * plan->padded * 8);
-  plan->mean = places.take(2 * plan->padded * 4);
-  plan->norms = places.take(plan->row_tiles * 8);
+  plan->partial_sums = places.take(plan->mean_tasks * full.padded * 8);
+  plan->mean = places.take(2 * full.padded * 4);
+  plan->norms = places.take(root.row_tiles * 8);
   plan->covariance = places.take(plan->slices * right);
+  if (plan->few_samples) plan->features_left = places.take(full.padded * root.padded * 4);
   Places samples = places;
   const int64_t stride_bytes = params.blocks * plan->sample_stride * element_bytes;
   plan->gathered = samples.take(plan->keep ? params.positions * stride_bytes : 0);
-  plan->samples = samples.take(block_right);
-  plan->left = samples.take(block_left);
+  plan->samples = samples.take(root.column_tiles * plan->tile_columns * plan->operand_rows * 4);
+  plan->left = samples.take(root.padded * plan->operand_rows * 4);
   if (params.n_iter > 1) {
     plan->y = places.take(right);
     for (int i = 0; i < 2; ++i) {
@@ -81,33 +106,44 @@ void place(const EdgeconvDeconvWhiteningParams& params, EdgeconvDeconvWhiteningP
     plan->t_left = places.take(left);
     plan->t_mirror = params.n_iter > kSymmetricSteps ? places.take(left) : plan->t_left;
   }
+  if (plan->few_samples) {
+    plan->d = places.take(right);
+    plan->d_left = places.take(left);
+    plan->factor_left = places.take(left);
+    plan->d_samples = places.take(full.column_tiles * plan->tile_columns * root.padded * 4);
+  }
   plan->group_bytes = std::max(places.end, samples.end);
 
   // A thread's scratch begins with offsets; then come samples and their sums, or the sums of tiles.
   const int64_t offsets = round_up(plan->tap_block * 4, 64);
-  const int64_t gather = plan->chunk_positions * stride_bytes + 2 * plan->padded * 4;
-  const int64_t sums = (plan->task_rows * plan->tile_rows * plan->tile_columns + plan->padded) * 4;
+  const int64_t gather = plan->chunk_positions * stride_bytes + 2 * full.padded * 4;
+  const int64_t task_rows = std::max(root.task_rows, full.task_rows);
+  const int64_t sums = (task_rows * plan->tile_rows * plan->tile_columns + full.padded) * 4;
   plan->scratch_bytes = offsets + round_up(std::max(gather, sums), 64);
 }
 
 // Multiply-adds that the tasks of a step cost together, or take as long as.
 double step_work(const EdgeconvDeconvWhiteningParams& params, const EdgeconvDeconvWhiteningPlan& plan,
                  const GroupStep& at) {
-  const double n = static_cast<double>(plan.padded), half = n * n / 2;
+  const double n = static_cast<double>(plan.root.padded), half = n * n / 2;
+  const double features = static_cast<double>(plan.full.padded);
   const double samples = static_cast<double>(params.positions * params.blocks);
   const double block = static_cast<double>(params.blocks * (at.step == Step::kPack || at.step == Step::kCovariance
                                                                 ? block_positions(params, plan, at.index)
                                                                 : 0));
   switch (at.step) {
-    case Step::kSum: return samples * n * kElement;
+    case Step::kSum: return samples * features * kElement;
     case Step::kMean: return 0;
-    case Step::kPack: return block * n * kElement;
-    case Step::kCovariance: return block * half;
+    case Step::kPack: return block * features * kElement;
+    case Step::kCovariance: return (plan.few_samples ? features : block) * half;
     case Step::kNormalize:
     case Step::kStart: return half * kElement / 2;
     case Step::kFirstY: return n * half;
-    case Step::kT: return n * half * (is_whole_product(at) ? 2 : 1);
-    case Step::kYAndZ: return n * half * (at.index == params.n_iter ? 1 : 2);
+    case Step::kT:
+    case Step::kYAndZ:
+      return n * half * static_cast<double>(is_whole_product(at) ? 2 : step_products(params, plan, at));
+    case Step::kSpread: return n * n * features;
+    case Step::kResult: return n * features * features / 2;
   }
   return 0;
 }
@@ -252,30 +288,27 @@ int edgeconv_deconv_whitening_plan(const EdgeconvDeconvWhiteningParams* params, 
   const int64_t features = params->features, positions = params->positions, blocks = params->blocks;
   plan->tile_rows = found->tile_rows;
   plan->tile_columns = found->tile_columns;
-  plan->padded = round_up(features, std::max(found->lanes, found->tile_rows));
-  plan->row_tiles = divide_up(features, plan->tile_rows);
-  plan->column_tiles = divide_up(features, plan->tile_columns);
+  plan->few_samples = has_few_samples(*params, features, positions * blocks);
+  plan->full = cut(features, *found, *plan);
+  plan->root = plan->few_samples ? cut(positions * blocks, *found, *plan) : plan->full;
   plan->tap_block = kStripBytes / 4 / plan->tile_columns;
-  plan->task_rows = std::clamp<int64_t>(plan->row_tiles / 6, 6, 24);
-  for (int64_t column = 0; column < plan->column_tiles; ++column) {
-    plan->tile_tasks += divide_up(rows_above(*plan, column), plan->task_rows);
-  }
 
   // Not a power of two, which would put all samples into the same sets of the caches.
-  plan->sample_stride = plan->padded + 16;
+  plan->sample_stride = plan->full.padded + 16;
   const int64_t position_bytes = blocks * plan->sample_stride * 4;
-  plan->chunk_positions = std::clamp(kChunkBytes / position_bytes, kLeastChunk, kMostChunk);
+  // Whole tiles of rows.
+  plan->chunk_positions = std::clamp(kChunkBytes / position_bytes / kLeastChunk * kLeastChunk, kLeastChunk, kMostChunk);
   plan->mean_positions = round_up(divide_up(positions, kMeanTasks), plan->chunk_positions);
   plan->mean_tasks = divide_up(positions, plan->mean_positions);
   plan->keep = positions * position_bytes <= kKeptBytes;
 
-  const int64_t packed_bytes = (plan->column_tiles * plan->tile_columns + plan->padded) * 4 * blocks;
+  const int64_t packed_bytes = (plan->full.column_tiles * plan->tile_columns + plan->full.padded) * 4 * blocks;
   const int64_t least = divide_up(plan->tap_block, blocks);
   const int64_t most = round_up(std::max(kPackedBytes / packed_bytes, least), plan->chunk_positions);
-  plan->block_positions = std::min(positions, most);
+  plan->block_positions = plan->few_samples ? positions : std::min(positions, most);
   plan->sample_blocks = divide_up(positions, plan->block_positions);
-  plan->block_samples = plan->block_positions * blocks;
-  plan->slices = std::max<int64_t>(1, std::min(kWantedTasks / plan->tile_tasks, plan->block_samples / kLeastSlice));
+  plan->operand_rows = plan->few_samples ? features : plan->block_positions * blocks;
+  plan->slices = std::max<int64_t>(1, std::min(kWantedTasks / plan->root.tile_tasks, plan->operand_rows / kLeastSlice));
 
   place(*params, plan);
   plan->group_steps = group_step_count(*params, *plan);

@@ -3,31 +3,9 @@
 #define EDGECONV_DECONV_WHITENING_DECONV_WHITENING_SAMPLES_H_
 
 #include "common/float16.h"
-#include "common/micro_kernel.h"
-#include "deconv_whitening/deconv_whitening_steps.h"
+#include "deconv_whitening/deconv_whitening_matrix.h"
 
 namespace {
-
-// One group's work on one thread.
-struct Group {
-  const EdgeconvDeconvWhiteningParams* params;
-  const EdgeconvDeconvWhiteningPlan* plan;
-  const void* x;  // the group's channels of the first image
-  uint8_t* workspace;
-  float* mean;    // (F)
-  float* deconv;  // (F, F)
-  uint8_t* scratch;
-
-  template <typename T>
-  T* at(int64_t place) const {
-    return reinterpret_cast<T*>(workspace + place);
-  }
-  int32_t* offsets() const { return reinterpret_cast<int32_t*>(scratch); }
-  template <typename T>
-  T* scratch_after_offsets() const {
-    return reinterpret_cast<T*>(scratch + divide_up(plan->tap_block * 4, 64) * 64);
-  }
-};
 
 // By what samples and results are scaled: 1, or a power of two where their squares might overflow.
 struct Scale {
@@ -118,7 +96,7 @@ void gather(const Group& group, int64_t first, int64_t count, Element* to) {
     }
   }
   for (int64_t sample = 0; sample < count * blocks; ++sample) {
-    for (int64_t f = params.features; f < group.plan->padded; ++f) to[sample * stride + f] = Element();
+    for (int64_t f = params.features; f < group.plan->full.padded; ++f) to[sample * stride + f] = Element();
   }
 }
 
@@ -149,7 +127,7 @@ inline float larger_magnitude(float a, float b) { return bits_from_float(a) > bi
 template <typename Element>
 void sum_part(const Group& group, int64_t task, float inverse) {
   const EdgeconvDeconvWhiteningPlan& plan = *group.plan;
-  const int64_t blocks = group.params->blocks, padded = plan.padded;
+  const int64_t blocks = group.params->blocks, padded = plan.full.padded;
   float* const sums = group.scratch_after_offsets<float>();
   float* const lost = sums + padded;
   Element* const here = reinterpret_cast<Element*>(lost + padded);
@@ -197,7 +175,7 @@ float largest_centred(const Group& group) {
     gather(group, first, count, here);
     const Element* sample = here;
     for (int64_t i = 0; i < count * blocks; ++i, sample += plan.sample_stride) {
-      for (int64_t f = 0; f < plan.padded; f += Simd::kLanes) {
+      for (int64_t f = 0; f < plan.full.padded; f += Simd::kLanes) {
         const Simd::Float x = Simd::mul(Simd::load(sample + f), inverse);
         largest = Simd::max_magnitude(largest, Simd::sub(x, Simd::load(mean + f)));
       }
@@ -216,11 +194,11 @@ inline void write_mean(const Group& group, double factor) {
   const EdgeconvDeconvWhiteningPlan& plan = *group.plan;
   const double scale = group.at<Scale>(plan.scale)->scale;
   float* const high = group.at<float>(plan.mean);
-  float* const low = high + plan.padded;
+  float* const low = high + plan.full.padded;
   const double* const partial = group.at<double>(plan.partial_sums);
-  for (int64_t f = 0; f < plan.padded; ++f) {
+  for (int64_t f = 0; f < plan.full.padded; ++f) {
     double mean = 0.0;
-    for (int64_t task = 0; task < plan.mean_tasks; ++task) mean += partial[task * plan.padded + f];
+    for (int64_t task = 0; task < plan.mean_tasks; ++task) mean += partial[task * plan.full.padded + f];
     mean *= factor;
     high[f] = static_cast<float>(mean);
     low[f] = static_cast<float>(mean - static_cast<double>(high[f]));
@@ -263,26 +241,73 @@ void finish_mean(const Group& group) {
   write_mean(group, static_cast<double>(scale.inverse) / summed_by / samples);
 }
 
-// Centred and scaled samples as rows of both operands.
+// Centred and scaled values of one sample from feature f on, a vector of them.
+template <typename Element>
+struct Centred {
+  Simd::Float inverse;
+  const float* high;
+  const float* low;
+
+  explicit Centred(const Group& group)
+      : inverse(Simd::set(group.at<Scale>(group.plan->scale)->inverse)),
+        high(group.at<float>(group.plan->mean)),
+        low(high + group.plan->full.padded) {}
+
+  inline Simd::Float operator()(const Element* sample, int64_t f) const {
+    const Simd::Float x = Simd::mul(Simd::load(sample + f), inverse);
+    return Simd::sub(Simd::sub(x, Simd::load(high + f)), Simd::load(low + f));
+  }
+};
+
+// Samples as rows of both operands of the features' products.
 template <typename Element>
 void pack_samples(const Group& group, const Element* samples, int64_t first, int64_t count) {
   const EdgeconvDeconvWhiteningPlan& plan = *group.plan;
-  constexpr int64_t kColumns = kTileVectors * Simd::kLanes;
-  const Simd::Float inverse = Simd::set(group.at<Scale>(plan.scale)->inverse);
-  const float* const high = group.at<float>(plan.mean);
-  const float* const low = high + plan.padded;
-  const auto centred = [&](const Element* sample, int64_t f) {
-    const Simd::Float x = Simd::mul(Simd::load(sample + f), inverse);
-    return Simd::sub(Simd::sub(x, Simd::load(high + f)), Simd::load(low + f));
-  };
+  const Centred<Element> centred(group);
   for (int64_t k = first; k < first + count; ++k, samples += plan.sample_stride) {
     float* right = group.at<float>(plan.samples) + k * kColumns;
     float* left = group.at<float>(plan.left) + k * kRows;
-    for (int64_t column = 0; column < plan.padded; column += kColumns, right += plan.block_samples * kColumns) {
-      const int64_t end = smaller(kColumns, plan.padded - column);
+    for (int64_t column = 0; column < plan.full.padded; column += kColumns, right += plan.operand_rows * kColumns) {
+      const int64_t end = smaller(kColumns, plan.full.padded - column);
       for (int64_t f = 0; f < end; f += Simd::kLanes) Simd::store(right + f, centred(samples, column + f));
-      for (int64_t f = 0; f < end; f += kRows, left += plan.block_samples * kRows) {
+      for (int64_t f = 0; f < end; f += kRows, left += plan.operand_rows * kRows) {
         RowSimd::store(left, RowSimd::load(right + f));
+      }
+    }
+  }
+}
+
+// Few samples as columns of both operands of the samples' products, and as rows of the left operand of the result.
+// `first` is a multiple of kRows; behind the last sample come zeros up to whole vectors.
+template <typename Element>
+void pack_few_samples(const Group& group, const Element* samples, int64_t first, int64_t count) {
+  const EdgeconvDeconvWhiteningPlan& plan = *group.plan;
+  const int64_t features = plan.operand_rows;
+  const Centred<Element> centred(group);
+  const int64_t end = first + count < plan.root.order ? first + count : plan.root.padded;
+  for (int64_t k = first; k < end; k += kRows, samples += kRows * plan.sample_stride) {
+    const int64_t there = smaller(kRows, first + count - k);
+    float* const left = group.at<float>(plan.left) + k * features;
+    float* const right = group.at<float>(plan.samples) + k / kColumns * features * kColumns + k % kColumns;
+    for (int64_t f = 0; f < plan.full.padded; f += Simd::kLanes) {
+      TileRows rows;
+      for (int64_t r = 0; r < kRows; ++r) {
+        Simd::store(rows.values + r * kColumns,
+                    r < there ? centred(samples + r * plan.sample_stride, f) : Simd::zero());
+      }
+      for (int64_t s = 0; s < Simd::kLanes; s += kRows) {
+        float* const to = group.at<float>(plan.features_left) + (f + s) * plan.root.padded + k * kRows;
+        for (int64_t r = 0; r < kRows; ++r) {
+          RowSimd::store(to + r * kRows, RowSimd::load(rows.values + r * kColumns + s));
+        }
+      }
+      alignas(64) float columns[Simd::kLanes * kRows];
+      transpose(rows.values, Simd::kLanes, columns);
+      const int64_t rest = smaller(Simd::kLanes, features - f);
+      for (int64_t c = 0; c < rest; ++c) {
+        const RowSimd::Float values = RowSimd::load(columns + c * kRows);
+        RowSimd::store(left + (f + c) * kRows, values);
+        RowSimd::store(right + (f + c) * kColumns, values);
       }
     }
   }
@@ -303,7 +328,11 @@ void pack_part(const Group& group, int64_t block, int64_t task) {
     gather(group, first, count, here);
     samples = here;
   }
-  pack_samples(group, samples, begin * blocks, count * blocks);
+  if (plan.few_samples) {
+    pack_few_samples(group, samples, begin * blocks, count * blocks);
+  } else {
+    pack_samples(group, samples, begin * blocks, count * blocks);
+  }
 }
 
 }  // namespace

@@ -21,7 +21,8 @@ class Deconv2d(Whitening, nn.Conv2d):
     """2-D convolution with whitened patches, a drop-in for `torch.nn.Conv2d` (the authors' FastDeconv).
 
     y = conv(x, W·deconv, b - W·deconv·mean), with mean and deconv as `edgeconv.ops.deconv_whitening` defines them. It
-    takes the place of a convolution and the batch normalisation behind it.
+    takes the place of a convolution and the batch normalisation behind it. Where evaluation measures the statistics and
+    the output has far fewer positions than filters, the same is computed as W·(deconv·(patches - mean)) + b.
 
     Args:
         in_channels: C.
@@ -106,10 +107,52 @@ class Deconv2d(Whitening, nn.Conv2d):
         if self.training:
             self.counter = (self.counter + 1) % (10 * self.freeze_iter)
         mean, deconv = self._running() if self.training and frozen else self._statistics(input, **self._geometry())
+        if not self.training and self.deconv_stats != "frozen":
+            positions = self._positions(input)
+            if positions is not None and self.whitens_patches(positions[0] * positions[1]):
+                return self._convolve_patches(input, mean, deconv, positions)
         weight, bias = self._whitened(mean, deconv)
         return F.conv2d(
             input, weight.to(input.dtype), bias.to(input.dtype), self.stride, self.padding, self.dilation, self.groups
         )
+
+    def whitens_patches(self, positions: int) -> bool:
+        """Whether measured statistics whiten the patches of an output of so many positions, not the weights.
+
+        It takes positions·F products for each of a block's F values in place of out_channels·F, and unfolded patches.
+        The results differ by rounding alone.
+        """
+        return self.groups == 1 and positions <= self.out_channels
+
+    def _positions(self, x: Tensor) -> tuple[int, int] | None:
+        """Return the output's rows and columns, or None where a trace leaves them open."""
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        sizes = [
+            (size + pad - dilation * (window - 1) - 1) // stride + 1
+            for size, pad, window, dilation, stride in zip(
+                x.shape[2:], (top + bottom, left + right), self.kernel_size, self.dilation, self.stride, strict=True
+            )
+        ]
+        return (sizes[0], sizes[1]) if all(type(size) is int for size in sizes) else None
+
+    def _convolve_patches(self, x: Tensor, mean: Tensor, deconv: Tensor, positions: tuple[int, int]) -> Tensor:
+        """Return (N, M, H', W') of whitened patches. Without groups."""
+        x = F.pad(x, self._reversed_padding_repeated_twice)
+        rows, columns = (
+            [slice(tap * dilation, tap * dilation + (count - 1) * stride + 1, stride) for tap in range(window)]
+            for window, dilation, stride, count in zip(
+                self.kernel_size, self.dilation, self.stride, positions, strict=True
+            )
+        )
+        patches = torch.stack([x[:, :, row, column] for row in rows for column in columns], 2)
+        # Blocks are interleaved, so each value of a block has its `blocks` channels next to each other.
+        values = patches.reshape(x.shape[0], self.num_features, -1).to(deconv.dtype)
+        whitened = product(deconv[0], values - mean[0][:, None])
+        y = product(
+            self.weight.reshape(self.out_channels, -1), whitened.reshape(x.shape[0], self.weight[0].numel(), -1)
+        )
+        y = y if self.bias is None else y + self.bias.to(y.dtype)[:, None]
+        return y.reshape(x.shape[0], self.out_channels, *positions).to(x.dtype)
 
     def _geometry(self) -> dict[str, Any]:
         left, right, top, bottom = self._reversed_padding_repeated_twice

@@ -48,9 +48,10 @@ from outcomes import Measured
 from rich.console import Console
 from tolerances import assert_close
 from typer.testing import CliRunner
-from whitening_cases import DEFAULTS, samples, whitening
+from whitening_cases import DEFAULTS
 from whitening_forms import whitening_modules
-from whitening_layers import RESNET18, RESNET20, Whitening, operator, reference, whitenings
+from whitening_layers import RESNET18, RESNET20, Whitening, operator, reference, useful_macs, whitenings
+from whitening_oracle import samples, whitening
 
 from edgeconv.bench.measure import Plan
 from edgeconv.nn import Deconv2d, DeconvLinear
@@ -79,10 +80,14 @@ def test_samples(case: Whitening) -> None:
 
 
 def test_counts() -> None:
-    """By hand: P·F²/2 and 12 products of F³/2."""
+    """By hand: P·F²/2 and 12 products of F³/2; or P²·F/2, 17 products of P³/2, and back P²·F and P·F²/2."""
+    case = Whitening(RESNET18["56"], 16)
+    assert (case.features, case.samples, case.blocks) == (144, 19 * 19 * 4, 4)
+    assert case.macs == 1444 * 144**2 // 2 + 6 * 144**3
     case = Whitening(RESNET18["56"], 64)
     assert (case.features, case.samples, case.blocks) == (576, 19 * 19, 1)
-    assert case.macs == 361 * 576**2 // 2 + 6 * 576**3
+    assert case.macs == 3 * 361**2 * 288 + 17 * 361**3 // 2 + 361 * 576**2 // 2
+    assert useful_macs(10, 3, 2) == 45 * 3 + 27 + 150
     case = Whitening(RESNET18["28s2k1"], 16)
     assert (case.features, case.samples) == (16, 22 * 8)  # every 36th of 784 pixels
     assert [w.block for w in whitenings(RESNET18["224s2"], [16, 64])] == [3]
@@ -163,7 +168,11 @@ def test_network() -> None:
     assert 0.01 < float(y.std()) < 100
     # Features and samples of the first layer, whose block is 3, and of those behind it: 11, 6 or 3 positions both ways.
     macs = {(27, 121): 1, (144, 121): 6, (144, 36): 1 + 5, (144, 2 * 36): 5, (144, 2 * 9): 1}
-    expected = sum(count * (p * f * f // 2 + 6 * f**3) for (f, p), count in macs.items())
+    few = {(144, 36), (144, 2 * 36), (144, 2 * 9)}
+    expected = sum(
+        count * (p * f * f // 2 + (3 * p * p * f // 2 + 17 * p**3 // 2 if (f, p) in few else 6 * f**3))
+        for (f, p), count in macs.items()
+    )
     assert whitening_macs(model, x) == {
         "whitening": expected,
         "folding": 432 * 27 + 144 * sum(layer.weight.numel() for layer in layers[1:]),

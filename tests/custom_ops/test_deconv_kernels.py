@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deconv_kernels import Case, Library, assert_whitened, covariance, inverse_root, make_case, oracle, samples
+from deconv_kernels import Case, Library, assert_whitened, make_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from whitening_oracle import covariances, inverse_root, samples, whitening
 
 from edgeconv.runtime.op_library import op_library
 
@@ -30,12 +31,16 @@ SHAPES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int], int, dict[st
     "one feature": ((2, 1, 9, 11), (1, 1), 1, {}),
     "one feature, blocks": ((2, 5, 9, 11), (1, 1), 1, {}),
     "one sample": ((1, 3, 3, 3), (3, 3), 3, {"sampling_stride": 4}),
-    "fewer samples than features": ((1, 9, 9, 14), (3, 3), 9, {}),
+    "few samples": ((1, 9, 9, 14), (3, 3), 9, {}),
+    "few samples, interleaved": ((2, 30, 8, 9), (3, 2), 15, {"pads": (1, 1, 0, 1)}),
+    "few samples, groups": ((2, 124, 9, 8), (3, 3), 62, {"group": 2, "sampling_stride": 1, "n_iter": 3}),
+    "few samples, several tasks": ((1, 62, 33, 27), (3, 3), 62, {"sampling_stride": 2}),
+    "few samples, not centered": ((3, 11, 6, 7), (3, 3), 11, {"centered": 0, "eps": 1e-3}),
     "stem": ((1, 3, 60, 75), (7, 7), 3, {"strides": (2, 2), "pads": (3, 3, 3, 3), "sampling_stride": 1}),
     "long rows": ((1, 2, 5, 700), (1, 5), 2, {"pads": (0, 2, 0, 2), "sampling_stride": 1}),
     "several blocks of samples": ((2, 40, 70, 64), (3, 3), 20, {"sampling_stride": 1}),
     "several tasks": ((2, 32, 24, 30), (3, 3), 32, {"pads": (1, 1, 1, 1), "sampling_stride": 2}),
-    "large groups": ((2, 124, 9, 8), (3, 3), 62, {"group": 2, "sampling_stride": 1, "n_iter": 3}),
+    "large groups": ((14, 124, 9, 8), (3, 3), 62, {"group": 2, "sampling_stride": 1, "n_iter": 3}),
     "many samples": ((2, 3, 150, 130), (3, 3), 3, {"pads": (1, 1, 1, 1), "sampling_stride": 1}),
     "not centered": ((2, 6, 14, 12), (3, 3), 6, {"centered": 0, "sampling_stride": 2}),
 }
@@ -53,7 +58,7 @@ def case_of(shape: str, dtype: str = "float32", **more: Any) -> Case:
 
 
 def check(library: Library, case: Case, factor: float = 1.0) -> None:
-    expected = oracle(case)
+    expected = whitening(case.x, case.attributes)
     for isa in library.isas:
         assert_whitened(case, library.run(case, isa), isa, factor=factor, expected=expected)
 
@@ -99,10 +104,10 @@ def test_any_configuration(library: Library, case: Case) -> None:
 def test_the_oracle_inverts_the_covariance() -> None:
     """With enough steps the result whitens: D Cov D = I; and the steps on eigenvalues are those on matrices."""
     case = make_case((3, 4, 20, 18), (3, 3), 2, n_iter=40)
-    mean, deconv = oracle(case)
-    found = samples(case)[0]
+    mean, deconv = whitening(case.x, case.attributes)
+    found = samples(case.x, case.attributes)[0]
     np.testing.assert_allclose(mean[0], found.mean(0), atol=1e-12)
-    matrix = covariance(case)[1][0]
+    matrix = covariances(case.x, case.attributes)[1][0]
     np.testing.assert_allclose(deconv[0] @ matrix @ deconv[0], np.eye(18), atol=1e-9)
     norm = np.linalg.norm(matrix)
     y, z = matrix / norm, np.eye(18)
@@ -117,6 +122,10 @@ def test_numbers_of_steps(library: Library, n_iter: int) -> None:
     for group in (1, 2):
         check(library, make_case((2, 14, 20, 18), (3, 3), 14 // group, group=group, n_iter=n_iter))
         check(library, make_case((4, 16, 20, 18), (1, 1), 16 // group, group=group, n_iter=n_iter))
+        few = make_case((1, 26, 11, 10), (3, 3), 26 // group, group=group, n_iter=n_iter, eps=1e-4)
+        check(library, few)
+        plans = {library.prepare(few, isa)[1].few_samples for isa in library.isas}
+        assert plans == {int(2 <= n_iter <= 5)}
 
 
 @pytest.mark.parametrize("n_iter", [10, 15, 30, 100])
@@ -124,7 +133,7 @@ def test_many_steps_converge_and_stay(library: Library, n_iter: int) -> None:
     """Products of symmetric matrices that are mirrored without care lose the result soon after it has converged."""
     for window, shape in (((1, 1), (4, 64, 28, 31)), ((3, 3), (8, 6, 40, 50))):
         case = make_case(shape, window, shape[1], n_iter=n_iter, eps=1e-3, sampling_stride=1)
-        matrix = covariance(case)[1][0]
+        matrix = covariances(case.x, case.attributes)[1][0]
         assert np.linalg.cond(matrix) > 50
         for isa in library.isas:
             actual = library.run(case, isa)
@@ -134,7 +143,9 @@ def test_many_steps_converge_and_stay(library: Library, n_iter: int) -> None:
 
 
 @pytest.mark.parametrize("offset", [1e3, 1e5, -1e3])
-@pytest.mark.parametrize("shape", ["one block", "interleaved", "groups", "flattened pixels", "several tasks"])
+@pytest.mark.parametrize(
+    "shape", ["one block", "interleaved", "groups", "flattened pixels", "several tasks", "few samples"]
+)
 def test_means_far_from_zero(library: Library, shape: str, offset: float) -> None:
     """Without padding, whose zeros would lie that far from the rest."""
     check(library, case_of(shape, offset=offset, pads=(0, 0, 0, 0)))
@@ -169,7 +180,7 @@ def test_constant_and_zero_inputs(library: Library) -> None:
 
 @pytest.mark.parametrize("size", [1e-30, 1e-8, 1e-3, 1e3, 2.0**20, 1e7, 1e12, 1e19, 1e25, 3e37])
 def test_magnitudes(library: Library, size: float) -> None:
-    for shape in ("one block", "groups", "flattened pixels", "not centered"):
+    for shape in ("one block", "groups", "flattened pixels", "not centered", "few samples"):
         case = case_of(shape, scale=size, offset=0.5 * size, n_iter=4)
         assert np.isfinite(case.x).all()
         check(library, case)
@@ -188,7 +199,9 @@ def test_largest_finite_input(library: Library) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("shape", ["one block", "interleaved", "groups", "several tasks", "not centered"])
+@pytest.mark.parametrize(
+    "shape", ["one block", "interleaved", "groups", "several tasks", "not centered", "few samples"]
+)
 def test_not_finite_in_not_finite_out(library: Library, shape: str, dtype: str, value: float) -> None:
     """All results of a group, and of no other."""
     for n_iter in (0, 1, 5):
@@ -215,10 +228,20 @@ def test_values_between_samples_do_not_matter(library: Library) -> None:
 
 @pytest.mark.parametrize("order", ["backward", "shuffled"])
 @pytest.mark.parametrize(
-    "shape", ["several blocks of samples", "several tasks", "groups", "large groups", "many samples", "stem"]
+    "shape",
+    [
+        "several blocks of samples",
+        "several tasks",
+        "groups",
+        "large groups",
+        "many samples",
+        "stem",
+        "few samples, groups",
+        "few samples, several tasks",
+    ],
 )
 def test_tasks_in_any_order_give_the_same_bits(library: Library, shape: str, order: str) -> None:
-    case = case_of(shape, n_iter=7 if shape != "large groups" else 3)
+    case = case_of(shape, n_iter=3 if shape.startswith(("large", "few")) else 7)
     for isa in library.isas:
         params, plan = library.prepare(case, isa)
         assert max(library.tasks(params, plan, phase)[0] for phase in range(plan.phases)) > 1
@@ -228,10 +251,12 @@ def test_tasks_in_any_order_give_the_same_bits(library: Library, shape: str, ord
 
 
 def test_the_shapes_take_every_way(library: Library) -> None:
-    """One task a group and many; one block of samples and several; samples kept or gathered again; slices of them."""
+    """One task a group and many; one block of samples and several; samples kept or gathered again; slices of them; few
+    samples and many."""
     plans = [library.prepare(case_of(shape), isa)[1] for shape in SHAPES for isa in library.isas]
-    for name in ("whole_groups", "keep"):
+    for name in ("whole_groups", "keep", "few_samples"):
         assert {getattr(plan, name) for plan in plans} == {0, 1}, name
+    assert {plan.whole_groups for plan in plans if plan.few_samples} == {0, 1}
     assert any(plan.sample_blocks > 1 for plan in plans)
     assert any(plan.slices > 1 for plan in plans)
     assert any(plan.phases > plan.group_steps for plan in plans)

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.inliner import inline_local_functions
-from whitening_cases import CASES, Case, samples
+from whitening_cases import CASES, Case
+from whitening_oracle import samples
 
 from edgeconv.inspection import ModelReport, inspect_model
 from edgeconv.inspection.runtimes import FUNCTION, NATIVE, NO_LOAD, STANDARD

@@ -138,6 +138,47 @@ def test_formula(x_shape: tuple[int, ...], arguments: Any, options: dict[str, An
     close(layer(x), float64_twin(layer, x, exact=exact).numpy(), 1e-10)
 
 
+FEW_POSITIONS = [
+    ((2, 4, 9, 7), (4, 150, 3), {"padding": 1}),
+    ((2, 6, 9, 8), (6, 90, (3, 2)), {"stride": (2, 1), "padding": (1, 0), "block": 3}),
+    ((1, 6, 8, 11), (6, 111, (1, 3)), {"dilation": (3, 2), "padding": "same", "block": 2, "bias": False}),
+    ((3, 9, 7, 5), (9, 44, 1), {"block": 3, "stride": 2, "sampling_stride": 2}),
+]
+
+
+@pytest.mark.parametrize("stats", ["batch", 0.3])
+@pytest.mark.parametrize(("x_shape", "arguments", "options"), FEW_POSITIONS)
+def test_few_positions_are_whitened_in_place_of_the_weights(
+    x_shape: tuple[int, ...], arguments: Any, options: dict[str, Any], stats: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = make(arguments, options).eval()
+    layer.set_deconv_stats(stats)
+    x = torch.randn(x_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 2
+    rows, columns = layer(x).shape[2:]
+    assert layer.whitens_patches(rows * columns)
+    ways = []
+    for use in (True, False):
+        monkeypatch.setattr(layer, "whitens_patches", lambda positions, use=use: use)
+        ways.append(layer(x))
+    close(ways[0], ways[1].detach().numpy(), 1e-12)
+    half = layer.float().half()(x.half())
+    assert half.dtype == torch.float16
+
+
+def test_which_statistics_whiten_patches() -> None:
+    """Measured ones, where the output has no more positions than filters; a trace with open sizes keeps to weights."""
+    layer = Deconv2d(4, 12, 3, padding=1, block=2)
+    assert layer.whitens_patches(12)
+    assert not layer.whitens_patches(13)
+    assert not Deconv2d(4, 12, 3, groups=2).whitens_patches(1)
+    layer.set_deconv_stats("batch")
+    x = torch.randn(2, 4, 3, 4)
+    size = torch.export.Dim.AUTO
+    for dynamic, expected in ((None, False), ({0: size, 2: size, 3: size}, True)):
+        program = torch.export.export(layer.eval(), (x,), dynamic_shapes=(dynamic,))
+        assert ("conv2d" in program.graph_module.code) == expected
+
+
 @pytest.mark.parametrize(("x_shape", "arguments", "options"), SHAPES)
 def test_gradcheck(x_shape: tuple[int, ...], arguments: Any, options: dict[str, Any]) -> None:
     layer = make(arguments, options, n_iter=3, eps=1e-2)

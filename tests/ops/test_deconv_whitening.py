@@ -16,7 +16,8 @@ from onnx import helper
 from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
 from tolerances import assert_close
-from whitening_cases import CASES, DEFAULTS, Case, covariances, whitening
+from whitening_cases import CASES, DEFAULTS, Case
+from whitening_oracle import covariances, whitening
 
 from edgeconv.ops.deconv_whitening import NAME, WhiteningShape
 from edgeconv.ops.deconv_whitening_function import FUNCTION, OPSET
