@@ -282,6 +282,7 @@ void pack_samples(const Group& group, const Element* samples, int64_t first, int
 template <typename Element>
 void pack_few_samples(const Group& group, const Element* samples, int64_t first, int64_t count) {
   const EdgeconvDeconvWhiteningPlan& plan = *group.plan;
+  constexpr int64_t kPanel = kRows > Simd::kLanes ? kRows : Simd::kLanes;  // whole vectors, whole tiles of rows
   const int64_t features = plan.operand_rows;
   const Centred<Element> centred(group);
   const int64_t end = first + count < plan.root.order ? first + count : plan.root.padded;
@@ -289,21 +290,23 @@ void pack_few_samples(const Group& group, const Element* samples, int64_t first,
     const int64_t there = smaller(kRows, first + count - k);
     float* const left = group.at<float>(plan.left) + k * features;
     float* const right = group.at<float>(plan.samples) + k / kColumns * features * kColumns + k % kColumns;
-    for (int64_t f = 0; f < plan.full.padded; f += Simd::kLanes) {
+    for (int64_t f = 0; f < plan.full.padded; f += kPanel) {
       TileRows rows;
       for (int64_t r = 0; r < kRows; ++r) {
-        Simd::store(rows.values + r * kColumns,
-                    r < there ? centred(samples + r * plan.sample_stride, f) : Simd::zero());
+        const Element* const sample = samples + r * plan.sample_stride;
+        for (int64_t c = 0; c < kPanel; c += Simd::kLanes) {
+          Simd::store(rows.values + r * kColumns + c, r < there ? centred(sample, f + c) : Simd::zero());
+        }
       }
-      for (int64_t s = 0; s < Simd::kLanes; s += kRows) {
+      for (int64_t s = 0; s < kPanel; s += kRows) {
         float* const to = group.at<float>(plan.features_left) + (f + s) * plan.root.padded + k * kRows;
         for (int64_t r = 0; r < kRows; ++r) {
           RowSimd::store(to + r * kRows, RowSimd::load(rows.values + r * kColumns + s));
         }
       }
-      alignas(64) float columns[Simd::kLanes * kRows];
-      transpose(rows.values, Simd::kLanes, columns);
-      const int64_t rest = smaller(Simd::kLanes, features - f);
+      alignas(64) float columns[kPanel * kRows];
+      transpose(rows.values, kPanel, columns);
+      const int64_t rest = smaller(kPanel, features - f);
       for (int64_t c = 0; c < rest; ++c) {
         const RowSimd::Float values = RowSimd::load(columns + c * kRows);
         RowSimd::store(left + (f + c) * kRows, values);
