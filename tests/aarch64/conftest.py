@@ -61,7 +61,12 @@ def library(tools: None) -> Path:
     caches = [ROOT / "build" / name / "CMakeCache.txt" for name in ("Release", "tests/native")]
     lines = [line for cache in caches if cache.exists() for line in cache.read_text().splitlines()]
     headers = [f"-D{line}" for line in lines if line.startswith("EDGECONV_ORT_INCLUDE_DIR:") and "NOTFOUND" not in line]
-    options = ["-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake", "-DCMAKE_CXX_FLAGS=-Werror", *headers[:1]]
+    options = [
+        "-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake",
+        "-DCMAKE_CXX_FLAGS=-Werror",
+        "-DEDGECONV_CUDA=OFF",
+        *headers[:1],
+    ]
     output(cmake(), "-S", ROOT / "custom_ops", "-B", BUILD, *options)
     output(cmake(), "--build", BUILD, "--parallel", "2")
     return BUILD / FILE_NAME

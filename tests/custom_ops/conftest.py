@@ -29,7 +29,7 @@ def cmake(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def build() -> Callable[..., Path]:
-    """Build custom_ops with the given options in build/tests/<name>; what is there from an earlier run is reused."""
+    """Build custom_ops, without CUDA unless the options ask for it, in build/tests/<name>; earlier runs are reused."""
 
     def run(name: str, *options: str) -> Path:
         directory = ROOT / "build" / "tests" / name
@@ -39,7 +39,8 @@ def build() -> Callable[..., Path]:
             [line for line in cache.read_text().splitlines() if "ORT_INCLUDE_DIR:" in line] if cache.exists() else []
         )
         headers = [f"-D{line}" for line in found if "NOTFOUND" not in line]
-        for arguments in (("-S", str(ROOT / "custom_ops"), "-B", str(directory), *headers, *options),
+        for arguments in (("-S", str(ROOT / "custom_ops"), "-B", str(directory), "-DEDGECONV_CUDA=OFF", *headers,
+                           *options),
                           ("--build", str(directory), "--parallel", "2")):  # fmt: skip
             result = cmake(*arguments)
             assert result.returncode == 0, result.stdout + result.stderr
