@@ -341,10 +341,12 @@ def _from_state_dict(
 
 
 def _build(source: Path, architecture: str, config: dict[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
-    from edgeconv.models.registry import create
+    from edgeconv.models.registry import create, rename_state
 
     module = create(architecture, **config)
     expected = module.state_dict()
+    if expected.keys() != state.keys():
+        state = rename_state(architecture, module, state)
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     misfits = [
         f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"

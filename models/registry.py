@@ -74,12 +74,21 @@ class ModelTable:
             console.print(Padding(settings, (0, 0, 1, 4)), highlight=False)
 
 
+Renaming = Callable[["nn.Module", str], "str | None"]
+"""What a parameter or buffer that others named so is called in a model; None: a name that it does not know."""
+
 _Builder = TypeVar("_Builder", bound="Callable[..., nn.Module]")
-_REGISTRY: dict[str, tuple[ModelInfo, Callable[..., nn.Module]]] = {}
+_REGISTRY: dict[str, tuple[ModelInfo, Callable[..., nn.Module], Sequence[Renaming]]] = {}
 
 
 def register(
-    name: str, *, description: str, paper: str, input_shape: tuple[int, int, int], config: Mapping[str, Any]
+    name: str,
+    *,
+    description: str,
+    paper: str,
+    input_shape: tuple[int, int, int],
+    config: Mapping[str, Any],
+    renamings: Sequence[Renaming] = (),
 ) -> Callable[[_Builder], _Builder]:
     """Register a function or class that builds an architecture from keyword arguments.
 
@@ -89,6 +98,7 @@ def register(
         paper: Citation of the source.
         input_shape: Default input (C, H, W).
         config: Every keyword argument the builder takes, with its default; JSON-able.
+        renamings: One for each other implementation whose state dicts load.
 
     Returns:
         A decorator that leaves the builder as it is.
@@ -102,7 +112,7 @@ def register(
         if name in _REGISTRY:
             raise ValueError(f"a model named {name!r} is registered already")
         info = ModelInfo(name, description, paper, input_shape, MappingProxyType(dict(config)))
-        _REGISTRY[name] = (info, builder)
+        _REGISTRY[name] = (info, builder, tuple(renamings))
         return builder
 
     return decorate
@@ -173,7 +183,22 @@ def create(name: str, **config: Any) -> nn.Module:
         ) from error
 
 
-def _find(name: str) -> tuple[ModelInfo, Callable[..., nn.Module]]:
+def rename_state(name: str, module: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state dict under the names that a model has, if an implementation that is known wrote it; else as it is.
+
+    Args:
+        name: The architecture.
+        module: A model of it.
+        state: Parameters and buffers by their names in the file.
+    """
+    for renaming in _find(name)[2]:
+        renamed = {renaming(module, key): value for key, value in state.items()}
+        if None not in renamed and len(renamed) == len(state):
+            return {str(key): value for key, value in renamed.items()}
+    return dict(state)
+
+
+def _find(name: str) -> tuple[ModelInfo, Callable[..., nn.Module], Sequence[Renaming]]:
     _import_architectures()
     if name not in _REGISTRY:
         close = difflib.get_close_matches(name, _REGISTRY, n=3)

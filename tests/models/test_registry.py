@@ -19,10 +19,13 @@ from edgeconv.models.registry import model_info
 
 def test_list() -> None:
     infos = list_models()
-    assert [info.name for info in infos] == ["lenet5", "resnet18", "resnet20", "resnet34", "resnet50", "vgg11"]
+    assert [info.name for info in infos] == [
+        *(f"efficientnet_b{n}" for n in range(8)), "efficientnet_lite0", "lenet5", "mobilenet_v2", "resnet18", "resnet20",
+        "resnet34", "resnet50", "vgg11",
+    ]  # fmt: skip
     for info in infos:
         assert json.loads(json.dumps(info.to_dict()))["input_shape"] == list(info.input_shape)
-        assert info.paper.startswith(("LeCun et al.", "He et al.", "Simonyan, Zisserman"))
+        assert info.paper.startswith(("LeCun et al.", "He et al.", "Sandler et al.", "Simonyan, Zisserman", "Tan, Le"))
         assert {"num_classes", "in_channels", "kernel", "where", "degree", "learnable"} <= set(info.config)
         assert {key: value for key, value in info.config.items() if key.startswith("deconv")} == DECONV_CONFIG
 
