@@ -70,11 +70,11 @@ typedef struct EdgeconvDeconvWhiteningPlan {
   int64_t mean_positions, mean_tasks;      // positions that a task of the mean sums up
   int64_t keep;                            // 1: what the mean has gathered is kept for the covariance
   int64_t block_positions, sample_blocks;  // positions whose samples are packed at a time
-  int64_t operand_rows;  // of the samples as operands: what their products sum over
-  int64_t slices;        // of a block of samples, each with sums of its own
-  int64_t tap_block;     // rows of the right operand that fit into L1
-  int64_t whole_groups;  // 1: a task does all of a group
-  int64_t group_steps;   // phases of a group
+  int64_t operand_rows;                    // of the samples as operands: what their products sum over
+  int64_t slices;                          // of a block of samples, each with sums of its own
+  int64_t tap_block;                       // rows of the right operand that fit into L1
+  int64_t whole_groups;                    // 1: a task does all of a group
+  int64_t group_steps;                     // phases of a group
   int64_t phases;
   // Of a group.
   int64_t scale, partial_sums, magnitudes, mean, norms;
