@@ -10,7 +10,7 @@ from competitors import AGREEMENT, Entry, Form, Outputs, enter
 from outcomes import Measured
 from program import CLOCKS, clock_name
 
-from edgeconv.bench.measure import Plan, Progress, Series, measure
+from edgeconv.bench.measure import Clock, Plan, Progress, Series, measure
 from edgeconv.bench.statistics import ratio_of_medians
 
 Chosen = dict[tuple[str, ...], str]
@@ -66,6 +66,7 @@ def compare(
     alone: Mapping[str, str] | None = None,
     enough: Callable[[Collection[str]], bool] = bool,
     progress: Progress | None = None,
+    clock: Clock | None = None,
 ) -> Comparison | None:
     """Load, check and warm up everything that takes part, then time it interleaved.
 
@@ -81,11 +82,12 @@ def compare(
         alone: Contenders that with several threads take part with one as well, and their names then.
         enough: Whether those of these names are worth timing.
         progress: Told what is going on.
+        clock: What is read; by default the one for so many threads.
 
     Returns:
         The times, or None where too few could take part.
     """
-    clock = CLOCKS[clock_name(threads)]
+    clock = clock or CLOCKS[clock_name(threads)]
     entries: list[Entry] = []
     entrants = [(contender, contender.name, threads) for contender in contenders]
     if threads > 1 and alone:
