@@ -1,6 +1,7 @@
 # Two commands do everything on a Debian or Ubuntu machine with a C++ compiler:
 #   make demo    environment, install, then export, verify and benchmark of the shipped checkpoint
 #   make test    environment, install, the whole suite
+# On a machine with an NVIDIA GPU: make test-gpu.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,7 +12,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 NATIVE := $(shell find custom_ops -type f 2>/dev/null)
 
-.PHONY: demo test lint types env bench clean
+.PHONY: demo test test-gpu lint types env bench clean
 
 demo: $(STAMP)
 	@mkdir -p build/demo
@@ -21,6 +22,10 @@ demo: $(STAMP)
 
 test: $(STAMP) lint types
 	$(BIN)/python -m pytest
+
+test-gpu: $(STAMP)
+	EDGECONV_CUDA_LIBRARY="$$($(BIN)/python -c 'import edgeconv; print(edgeconv.op_library())')" \
+	  $(BIN)/python -m pytest tests/native tests/runtime tests/bench
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -193,7 +193,7 @@ def inspect(
 @app.command()
 def bench(
     models: Annotated[list[Path], typer.Argument(help="One or more .onnx files.", show_default=False)],
-    provider: Annotated[str, typer.Option(help="Where to run: cpu.")] = "cpu",
+    provider: Annotated[str, typer.Option(help="Where to run: cpu, or cuda (an NVIDIA GPU).")] = "cpu",
     iterations: Annotated[int | None, typer.Option(help="Least number of samples (default 64; p99 takes 662).")] = None,
     duration: Annotated[float, typer.Option(help="Least time of measurement of each variant, in seconds.")] = 3.0,
     warmup: Annotated[float, typer.Option(help="Least warm-up in seconds; it goes on until stable. 0: none.")] = 0.5,
@@ -220,10 +220,24 @@ def bench(
         bool, typer.Option("--allow-unlike", help="Compare with an unlike baseline all the same, and mark it.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of inputs, order of turns and resampling.")] = 0,
+    device: Annotated[int, typer.Option(help="cuda: number of the GPU, among those that are visible.")] = 0,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="cuda: let float32 products drop to TF32 (default: float32).")
+    ] = False,
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph/--no-cuda-graph", help="cuda: launch an inference as one CUDA graph.")
+    ] = False,
+    copies: Annotated[
+        bool, typer.Option("--copies/--no-copies", help="cuda: copy inputs to the GPU and outputs back, and count it.")
+    ] = False,
+    allow_cpu_fallback: Annotated[
+        bool,
+        typer.Option("--allow-cpu-fallback", help="cuda: measure although some nodes run on the CPU (default: error)."),
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON report here too.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure latency, throughput, memory and loading time of .onnx files."""
+    """Measure latency, throughput, memory and loading time of .onnx files; on a GPU its own time apart."""
     with show_progress(err) as tick:
         report = edgeconv.benchmark(
             models,
@@ -242,10 +256,81 @@ def bench(
             baseline=baseline,
             allow_unlike=allow_unlike,
             seed=seed,
+            device=device,
+            tf32=tf32,
+            cuda_graph=cuda_graph,
+            copies=copies,
+            allow_cpu_fallback=allow_cpu_fallback,
             progress=tick,
         )
     if output is not None:
         report.write_json(output)
+    _show(report, as_json)
+
+
+@app.command()
+def build(
+    model: Annotated[Path, typer.Argument(help="The .onnx file.", show_default=False)],
+    provider: Annotated[str, typer.Option(help="What to build for: tensorrt or tensorrt-rtx.")] = "tensorrt",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The engine; by default beside the model, as .engine.")
+    ] = None,
+    min_shapes: Annotated[
+        list[str], typer.Option("--min-shapes", "--minShapes", help="Least shapes: x:1x3x224x224,y:1x10.")
+    ] = [],
+    opt_shapes: Annotated[
+        list[str], typer.Option("--opt-shapes", "--optShapes", help="Shapes to tune for (default: the largest).")
+    ] = [],
+    max_shapes: Annotated[list[str], typer.Option("--max-shapes", "--maxShapes", help="Largest shapes.")] = [],
+    shapes: Annotated[list[str], typer.Option("--shapes", help="The only shapes: least, best and largest.")] = [],
+    compute_capability: Annotated[
+        list[str],
+        typer.Option(help="Of tensorrt-rtx: 8.6,8.9,12.0, sm_89, ada, current; repeatable (default: this machine's)."),
+    ] = [],
+    fp16: Annotated[bool, typer.Option("--fp16", help="Refuse a file that does not compute in float16.")] = False,
+    tf32: Annotated[bool, typer.Option("--tf32", help="Let float32 products drop to TF32.")] = False,
+    workspace: Annotated[
+        str | None, typer.Option(help="GPU memory a layer may use for itself: MiB, or 512M, 2G (default: all).")
+    ] = None,
+    plugins: Annotated[
+        bool, typer.Option("--plugins/--no-plugins", help="Use edgeconv's TensorRT plugins, if they are installed.")
+    ] = True,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option("--timing-cache", "--timingCacheFile", help="File of measured kernels, read and brought up."),
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild/--no-rebuild", help="Build a stored engine that does not fit again, or fail.")
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Build even if the stored engine fits.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show everything that the builder says.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a TensorRT or TensorRT-RTX engine of an .onnx file; keep the stored one if it fits."""
+    from edgeconv.runtime.engine_build import build_engine, parse_workspace
+    from edgeconv.runtime.engine_shapes import parse_shape_lists
+
+    with show_progress(err) as tick:
+        report = build_engine(
+            model,
+            output,
+            provider=provider,
+            shapes=parse_shape_lists(shapes),
+            min_shapes=parse_shape_lists(min_shapes),
+            opt_shapes=parse_shape_lists(opt_shapes),
+            max_shapes=parse_shape_lists(max_shapes),
+            compute_capabilities=compute_capability,
+            fp16=fp16,
+            tf32=tf32,
+            workspace=None if workspace is None else parse_workspace(workspace),
+            plugins=plugins,
+            timing_cache=timing_cache,
+            rebuild=rebuild,
+            force=force,
+            verbose=verbose,
+            tell=lambda line: err.print(escape(line), highlight=False, soft_wrap=True) if verbose else None,
+            progress=tick,
+        )
     _show(report, as_json)
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from fake_gpu import FakeRuntime, install
 from networks import Plain, Small
 from torch import nn
 from typer.testing import CliRunner, Result
@@ -256,6 +258,45 @@ def test_an_op_library_that_cannot_be_loaded(exported: Path, tmp_path: Path) -> 
     )
     assert "broken.so" in done.stderr
     assert "EDGECONV_OP_LIBRARY" in done.stderr
+
+
+QUICK_CUDA = ("--provider", "cuda", "--no-op-library", "--no-memory", "--duration", "0.05", "--warmup", "0.05")
+
+
+def test_without_a_gpu_the_program_says_what_is_missing(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, FakeRuntime(error=100))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    done = edgeconv_program("bench", exported, *QUICK_CUDA, cwd=tmp_path, code=3)
+    assert "not in the installed ONNX Runtime" in done.stderr
+    assert "edgeconv[gpu]" in done.stderr
+    assert "no CUDA-capable device is detected" in done.stderr
+    assert "--gpus all" in done.stderr
+    assert done.stdout == ""
+
+
+def test_bench_on_a_gpu(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = install(monkeypatch)  # one that is played on the CPU
+    gpu.cpu_operators = ("Exp",)
+    refused = edgeconv_program("bench", exported, *QUICK_CUDA, cwd=tmp_path, code=1)
+    assert "do not run on CUDA" in refused.stderr
+    assert "Exp '" in refused.stderr
+    options = ("--allow-cpu-fallback", "--cuda-graph", "--copies", "--tf32", "--device", "0")
+    done = edgeconv_program("bench", exported, *QUICK_CUDA, *options, cwd=tmp_path)
+    assert "Time on the device in ms" in done.stdout
+    assert "run on the CPU" in " ".join(done.stdout.split())
+    report = json.loads(edgeconv_program("bench", exported, *QUICK_CUDA, *options, "--json", cwd=tmp_path).stdout)
+    settings = report["settings"]
+    assert all(settings[name] is True for name in ("cuda_graph", "copies", "tf32", "allow_cpu_fallback"))
+    assert report["variants"][0]["placement"]["counts"]["CPU"] >= 1
+    missing = edgeconv_program("bench", exported, *QUICK_CUDA, "--device", "3", cwd=tmp_path, code=1)
+    assert "there is no GPU 3" in missing.stderr
+
+
+def test_options_of_gpus_on_the_cpu(exported: Path, tmp_path: Path) -> None:
+    done = edgeconv_program("bench", exported, "--cuda-graph", cwd=tmp_path, code=1)
+    assert "--cuda-graph is for GPUs" in done.stderr
 
 
 NEWER_LIBRARY = """

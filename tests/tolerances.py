@@ -20,6 +20,10 @@ BF16X3_RTOL = 1e-4
 """Of outputs in the precision bf16x3, where the dtype's is smaller: 3e-5 of x·w, and what the kernel makes of it (the
 degree of the polynomial above all)."""
 
+TF32_RTOL = 5e-3
+"""Of outputs whose float32 factors may be rounded to TF32's 11 bits: 3e-4 of x·w in root mean square, the largest of
+many, and what the kernel makes of it (the degree of the polynomial above all)."""
+
 BF16X3_PRODUCT_RTOL = 3e-5
 """Of x·w itself in bf16x3."""
 
@@ -33,8 +37,7 @@ def assert_close(
     The bound of an element is rtol·max(|expected element|, rms of expected) + atol.
     """
     rtol, atol = TOLERANCES[np.dtype(dtype)]
-    if precision == "bf16x3":
-        rtol = max(rtol, BF16X3_RTOL)
+    rtol = max(rtol, {"float32": 0.0, "bf16x3": BF16X3_RTOL, "tf32": TF32_RTOL}[precision])
     got, want = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
     if not want.size:

@@ -17,20 +17,6 @@ long minor_version(const char* text) {
   return end == text + 2 || minor < 0 ? -1 : minor;
 }
 
-void read_ints(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t* values, size_t count) {
-  size_t stated = 0;
-  // The first call asks for the size; it fails where the attribute is absent, and the default stays.
-  if (OrtStatus* status = api->KernelInfoGetAttributeArray_int64(info, name, nullptr, &stated)) {
-    api->ReleaseStatus(status);
-    return;
-  }
-  if (stated != count) {
-    throw Error{ORT_INVALID_ARGUMENT,
-                std::string(name) + " has " + std::to_string(stated) + " values: expected " + std::to_string(count)};
-  }
-  check(api, api->KernelInfoGetAttributeArray_int64(info, name, values, &stated));
-}
-
 struct InferredShape {
   ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
   std::vector<int64_t> dims;  // -1: unknown or symbolic
@@ -52,7 +38,65 @@ InferredShape read_shape(const OrtApi* api, OrtShapeInferContext* context, size_
   return shape;
 }
 
+// Puts axis order[i] at i; anything that is no permutation leaves it to the kernel to complain.
+void permute(const int64_t* order, std::vector<int64_t>* dims, std::vector<std::string>* names) {
+  const std::vector<int64_t> old_dims = *dims;
+  const std::vector<std::string> old_names = *names;
+  for (size_t i = 0; i < 4; ++i) {
+    if (order[i] < 0 || order[i] > 3) continue;
+    (*dims)[i] = old_dims[static_cast<size_t>(order[i])];
+    (*names)[i] = old_names[static_cast<size_t>(order[i])];
+  }
+}
+
+void set_output_shape(const OrtApi* api, OrtShapeInferContext* context, ONNXTensorElementDataType type,
+                      const std::vector<int64_t>& dims, std::vector<std::string> names) {
+  static std::atomic<unsigned> unknown_sizes{0};
+  std::vector<const char*> name_pointers;
+  for (size_t axis = 0; axis < dims.size(); ++axis) {
+    if (dims[axis] < 0 && names[axis].empty()) names[axis] = "edgeconv_size_" + std::to_string(++unknown_sizes);
+    name_pointers.push_back(names[axis].c_str());
+  }
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(api, api->CreateTensorTypeAndShapeInfo(&info));
+  const Owner<OrtTensorTypeAndShapeInfo> owner(info, {api->ReleaseTensorTypeAndShapeInfo});
+  check(api, api->SetTensorElementType(info, type));
+  check(api, api->SetDimensions(info, dims.data(), dims.size()));
+  check(api, api->SetSymbolicDimensions(info, name_pointers.data(), name_pointers.size()));
+  check(api, api->ShapeInferContext_SetOutputTypeShape(context, 0, info));
+}
+
+// The shape behind a first convolution, whose attributes are expand_strides and expand_pads.
+void expand(const OrtApi* api, OrtShapeInferContext* context, const InferredShape& w, InferredShape* x) {
+  int64_t strides[2] = {1, 1}, pads[4] = {0, 0, 0, 0};
+  infer_ints(api, context, "expand_strides", ORT_OP_ATTR_INTS, strides, 2);
+  infer_ints(api, context, "expand_pads", ORT_OP_ATTR_INTS, pads, 4);
+  for (size_t axis = 0; axis < 2; ++axis) {
+    int64_t& size = x->dims[2 + axis];
+    const int64_t kernel = w.dims.size() == 4 ? w.dims[2 + axis] : -1, both = pads[axis] + pads[2 + axis];
+    if (kernel == 1 && strides[axis] == 1 && both == 0) continue;
+    x->names[2 + axis].clear();
+    size = size < 0 || kernel < 1 || strides[axis] < 1
+               ? -1
+               : edgeconv_conv_output_size(size, kernel, both, strides[axis], 1);
+  }
+}
+
 }  // namespace
+
+void read_ints(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t* values, size_t count) {
+  size_t stated = 0;
+  // The first call asks for the size; it fails where the attribute is absent, and the default stays.
+  if (OrtStatus* status = api->KernelInfoGetAttributeArray_int64(info, name, nullptr, &stated)) {
+    api->ReleaseStatus(status);
+    return;
+  }
+  if (stated != count) {
+    throw Error{ORT_INVALID_ARGUMENT,
+                std::string(name) + " has " + std::to_string(stated) + " values: expected " + std::to_string(count)};
+  }
+  check(api, api->KernelInfoGetAttributeArray_int64(info, name, values, &stated));
+}
 
 Runtime negotiate(const OrtApiBase* base, EdgeconvStatus* status) {
   Runtime runtime;
@@ -90,6 +134,22 @@ void check(const OrtApi* api, OrtStatus* status) {
   throw Error{api->GetErrorCode(status), api->GetErrorMessage(status)};
 }
 
+bool read_tf32(const OrtApi* api, const OrtSessionOptions* options) {
+  int stated = 0;
+  check(api, api->HasSessionConfigEntry(options, kTf32Entry, &stated));
+  if (stated == 0) return false;
+  size_t size = 0;
+  check(api, api->GetSessionConfigEntry(options, kTf32Entry, nullptr, &size));
+  std::string value(size, '\0');
+  check(api, api->GetSessionConfigEntry(options, kTf32Entry, value.data(), &size));
+  value = value.c_str();
+  if (value != "0" && value != "1") {
+    throw Error{ORT_INVALID_ARGUMENT,
+                std::string("session configuration entry ") + kTf32Entry + " is '" + value + "': it must be 0 or 1"};
+  }
+  return value == "1";
+}
+
 void check(int code, const EdgeconvStatus& status) {
   if (code == EDGECONV_OK) return;
   throw Error{code == EDGECONV_INVALID_ARGUMENT ? ORT_INVALID_ARGUMENT : ORT_FAIL, status.message};
@@ -98,6 +158,13 @@ void check(int code, const EdgeconvStatus& status) {
 Buffer::Buffer(OrtAllocator* allocator, size_t bytes) : allocator_(allocator) {
   data_ = allocator->Alloc(allocator, std::max<size_t>(bytes, 1));
   if (data_ == nullptr) throw std::bad_alloc();
+}
+
+Buffer Buffer::adopt(OrtAllocator* allocator, void* data) {
+  Buffer buffer;
+  buffer.allocator_ = allocator;
+  buffer.data_ = data;
+  return buffer;
 }
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
@@ -197,10 +264,17 @@ void infer_ints(const OrtApi* api, OrtShapeInferContext* context, const char* na
   if (status != nullptr) api->ReleaseStatus(status);
 }
 
-void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context, size_t w_index, size_t type_index) {
-  const InferredShape x = read_shape(api, context, 0);
+void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context, size_t w_index, size_t type_index,
+                       size_t filters_index, size_t expand_index) {
+  InferredShape x = read_shape(api, context, 0);
   const InferredShape w = read_shape(api, context, w_index);
-  if (x.dims.size() != 4 || w.dims.size() != 4) return;
+  const InferredShape filters = read_shape(api, context, filters_index != 0 ? filters_index : w_index);
+  if (x.dims.size() != 4 || w.dims.size() != 4 || filters.dims.size() != 4) return;
+  int64_t to_nchw[4] = {0, 1, 2, 3}, to_y[4] = {0, 1, 2, 3};
+  infer_ints(api, context, "x_perm", ORT_OP_ATTR_INTS, to_nchw, 4);
+  infer_ints(api, context, "y_perm", ORT_OP_ATTR_INTS, to_y, 4);
+  permute(to_nchw, &x.dims, &x.names);
+  if (expand_index != 0) expand(api, context, read_shape(api, context, expand_index), &x);
   EdgeconvConvAttributes attributes;
   edgeconv_conv_attributes_init(&attributes);
   infer_ints(api, context, "kernel_shape", ORT_OP_ATTR_INTS, attributes.kernel_shape, 2);
@@ -208,8 +282,8 @@ void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context, size_t 
   infer_ints(api, context, "pads", ORT_OP_ATTR_INTS, attributes.pads, 4);
   infer_ints(api, context, "dilations", ORT_OP_ATTR_INTS, attributes.dilations, 2);
 
-  int64_t dims[4] = {x.dims[0], w.dims[0], -1, -1};
-  std::string names[4] = {x.names[0], w.names[0]};
+  std::vector<int64_t> dims = {x.dims[0], filters.dims[0], -1, -1};
+  std::vector<std::string> names = {x.names[0], filters.names[0], "", ""};
   for (int axis = 0; axis < 2; ++axis) {
     const int64_t size = x.dims[2 + axis];
     const int64_t kernel = attributes.kernel_shape[axis] > 0 ? attributes.kernel_shape[axis] : w.dims[2 + axis];
@@ -218,19 +292,17 @@ void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context, size_t 
     dims[2 + axis] = edgeconv_conv_output_size(size, kernel, attributes.pads[axis] + attributes.pads[2 + axis], stride,
                                                attributes.dilations[axis]);
   }
-  static std::atomic<unsigned> unknown_sizes{0};
-  const char* name_pointers[4];
-  for (int axis = 0; axis < 4; ++axis) {
-    if (dims[axis] < 0 && names[axis].empty()) names[axis] = "edgeconv_size_" + std::to_string(++unknown_sizes);
-    name_pointers[axis] = names[axis].c_str();
-  }
-  OrtTensorTypeAndShapeInfo* info = nullptr;
-  check(api, api->CreateTensorTypeAndShapeInfo(&info));
-  const Owner<OrtTensorTypeAndShapeInfo> owner(info, {api->ReleaseTensorTypeAndShapeInfo});
-  check(api, api->SetTensorElementType(info, read_shape(api, context, type_index).type));
-  check(api, api->SetDimensions(info, dims, 4));
-  check(api, api->SetSymbolicDimensions(info, name_pointers, 4));
-  check(api, api->ShapeInferContext_SetOutputTypeShape(context, 0, info));
+  permute(to_y, &dims, &names);
+  set_output_shape(api, context, read_shape(api, context, type_index).type, dims, std::move(names));
+}
+
+void infer_pool_output(const OrtApi* api, OrtShapeInferContext* context) {
+  InferredShape x = read_shape(api, context, 0);
+  if (x.dims.size() != 4) return;
+  int64_t to_nchw[4] = {0, 1, 2, 3};
+  infer_ints(api, context, "x_perm", ORT_OP_ATTR_INTS, to_nchw, 4);
+  permute(to_nchw, &x.dims, &x.names);
+  set_output_shape(api, context, x.type, {x.dims[0], x.dims[1], 1, 1}, {x.names[0], x.names[1], "", ""});
 }
 
 std::string to_text(const std::vector<int64_t>& dims) {

@@ -25,6 +25,8 @@ struct Runtime {
   const OrtApi* api = nullptr;  // of `version`; of an older version, good for CreateStatus only, when that is too old
   uint32_t version = 0;         // of the API; 0: not usable
   long release = 0;             // 23 for ONNX Runtime 1.23.2
+  bool tf32 = false;            // of a session: CUDA kernels may compute products in TF32
+  bool cuda_on_host = false;    // host-executed builds: CUDA kernels take the place of those for the CPU
 };
 
 // The runtime's API; `status` says why it cannot be used, in which case version is 0 and api may be null.
@@ -37,6 +39,10 @@ struct Error {
   OrtErrorCode code;
   std::string message;
 };
+
+// The session's permission to compute in TF32, its configuration entry kTf32Entry: "1" or "0"; absent, it is "0".
+constexpr const char* kTf32Entry = "edgeconv.tf32";
+bool read_tf32(const OrtApi* api, const OrtSessionOptions* options);
 
 // Runs `body` and turns whatever it throws into a status that begins with `prefix`: no exception leaves a C function.
 template <typename Body>
@@ -77,6 +83,9 @@ class Buffer {
   Buffer& operator=(Buffer&& other) noexcept;
   void* get() const { return data_; }
 
+  // Takes over `data`, which came from `allocator`.
+  static Buffer adopt(OrtAllocator* allocator, void* data);
+
  private:
   void reset();
   OrtAllocator* allocator_ = nullptr;
@@ -97,6 +106,8 @@ std::string node_name(const OrtApi* api, const OrtKernelInfo* info);
 int64_t read_int(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t absent);
 float read_float(const OrtApi* api, const OrtKernelInfo* info, const char* name, float absent);
 std::string read_string(const OrtApi* api, const OrtKernelInfo* info, const char* name, const char* absent);
+// Leaves the values as they are where the attribute is absent.
+void read_ints(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t* values, size_t count);
 EdgeconvConvAttributes read_conv_attributes(const OrtApi* api, const OrtKernelInfo* info);
 
 // During shape inference: the `count` values of an attribute of `type` (ORT_OP_ATTR_INT or _INTS); absent, they stay.
@@ -107,7 +118,15 @@ void infer_ints(const OrtApi* api, OrtShapeInferContext* context, const char* na
 // symbolic dimensions included. Leaves the output as it is where the inputs' ranks are unknown or do not fit; the
 // kernel reports that with more detail. Unknown sizes get a symbolic name that is used once: ONNX Runtime takes a
 // nameless one for the size -1.
-void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context, size_t w_index = 1, size_t type_index = 0);
+//
+// Where W does not have the result's filters, input `filters_index` has. A convolution before that of W has its weights
+// in input `expand_index`. Attributes x_perm and y_perm, if the operator has them, bring X to and Y from this order of
+// axes.
+void infer_conv_output(const OrtApi* api, OrtShapeInferContext* context, size_t w_index = 1, size_t type_index = 0,
+                       size_t filters_index = 0, size_t expand_index = 0);
+
+// Output 0 of an operator that gives one value, (N, C, 1, 1), for each channel of X, its first input; x_perm as above.
+void infer_pool_output(const OrtApi* api, OrtShapeInferContext* context);
 
 std::string to_text(const std::vector<int64_t>& dims);
 

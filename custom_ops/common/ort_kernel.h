@@ -71,6 +71,11 @@ inline Tensor read_bias(const OrtApi* api, OrtKernelContext* context, size_t ind
   return bias;
 }
 
+// Whether a convolution-like operator has nothing to compute.
+inline bool is_empty(const EdgeconvConvShape& shape) {
+  return shape.batch == 0 || shape.out_channels == 0 || shape.out_height == 0 || shape.out_width == 0;
+}
+
 // The memory of the output of a convolution-like operator.
 inline void* make_output(const OrtApi* api, OrtKernelContext* context, const EdgeconvConvShape& shape) {
   const int64_t dims[4] = {shape.batch, shape.out_channels, shape.out_height, shape.out_width};

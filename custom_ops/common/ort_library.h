@@ -16,6 +16,11 @@ void append_kervolution(const Runtime& runtime, CustomOps& ops);
 void append_qlinear_kervolution(const Runtime& runtime, CustomOps& ops);
 void append_deconv_whitening(const Runtime& runtime, CustomOps& ops);
 
+// The same operators on GPUs; only in builds with CUDA.
+void append_kervolution_cuda(const Runtime& runtime, CustomOps& ops);
+void append_qlinear_kervolution_cuda(const Runtime& runtime, CustomOps& ops);
+void append_deconv_whitening_cuda(const Runtime& runtime, CustomOps& ops);
+
 }  // namespace edgeconv
 
 #endif  // EDGECONV_COMMON_ORT_LIBRARY_H_

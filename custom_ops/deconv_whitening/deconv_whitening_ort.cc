@@ -1,25 +1,14 @@
 // Glue between ONNX Runtime and the whitening kernel: input, attributes, memory and threads. No math.
+#include "deconv_whitening/deconv_whitening_ort.h"
+
 #include <string>
 
 #include "common/ort_kernel.h"
-#include "common/ort_library.h"
-#include "deconv_whitening/deconv_whitening.h"
 
 namespace edgeconv {
 namespace {
 
-struct Definition {
-  const char* name;
-};
-
-constexpr Definition kDefinition = {"DeconvWhitening"};
-
-// ONNX Runtime wants one object for each type of X.
-struct DeconvWhiteningOp : OrtCustomOp {
-  const OrtApi* api;
-  const Definition* definition;
-  ONNXTensorElementDataType type;
-};
+constexpr DeconvWhiteningDefinition kDefinition = {"DeconvWhitening"};
 
 const DeconvWhiteningOp& self(const OrtCustomOp* op) { return *static_cast<const DeconvWhiteningOp*>(op); }
 
@@ -40,44 +29,24 @@ class DeconvWhiteningKernel {
 
 DeconvWhiteningKernel::DeconvWhiteningKernel(const DeconvWhiteningOp& op, const OrtKernelInfo* info)
     : op_(op), allocator_(kernel_allocator(op.api, info)) {
-  const OrtApi* api = op.api;
-  prefix_ = error_prefix(api, info, op.definition->name);
-  edgeconv_deconv_whitening_attributes_init(&attributes_);
-  attributes_.window = read_conv_attributes(api, info);
-  attributes_.block = read_int(api, info, "block", attributes_.block);
-  attributes_.n_iter = read_int(api, info, "n_iter", attributes_.n_iter);
-  attributes_.sampling_stride = read_int(api, info, "sampling_stride", attributes_.sampling_stride);
-  attributes_.centered = read_int(api, info, "centered", attributes_.centered);
-  attributes_.eps = read_float(api, info, "eps", attributes_.eps);
+  prefix_ = error_prefix(op.api, info, op.definition->name);
+  attributes_ = read_whitening_attributes(op.api, info);
   EdgeconvStatus status = {};
   check(edgeconv_select_isa(&isa_, &status), status);
-  check(edgeconv_deconv_whitening_check(&attributes_, &status), status);
-}
-
-float* make_float_output(const OrtApi* api, OrtKernelContext* context, size_t index, const int64_t* dims, size_t rank) {
-  OrtValue* output = nullptr;
-  void* data = nullptr;
-  check(api, api->KernelContext_GetOutput(context, index, dims, rank, &output));
-  check(api, api->GetTensorMutableData(output, &data));
-  return static_cast<float*>(data);
 }
 
 void DeconvWhiteningKernel::compute(OrtKernelContext* context) {
   EdgeconvStatus status = {};
-  EdgeconvDeconvWhiteningParams params = {};
   EdgeconvDeconvWhiteningPlan plan;
   const Tensor x = read_input(api(), context, 0);
-  const int type = op_.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? EDGECONV_FLOAT16 : EDGECONV_FLOAT32;
-  check(edgeconv_deconv_whitening_params(&attributes_, x.dims.data(), x.dims.size(), type, &params, &status), status);
+  const EdgeconvDeconvWhiteningParams params = whitening_params(op_, attributes_, x.dims);
   check(edgeconv_deconv_whitening_plan(&params, isa_, &plan, &status), status);
 
-  const int64_t dims[3] = {params.shape.group, params.features, params.features};
   const Buffer workspace(allocator_.get(), static_cast<size_t>(plan.workspace_bytes));
   EdgeconvDeconvWhiteningArguments arguments = {};
   arguments.x = x.data;
   arguments.workspace = workspace.get();
-  arguments.mean = make_float_output(api(), context, 0, dims, 2);
-  arguments.deconv = make_float_output(api(), context, 1, dims, 3);
+  make_whitening_outputs(api(), context, params, &arguments);
   for (int64_t phase = 0; phase < plan.phases; ++phase) {
     int64_t tasks = 0, tasks_per_call = 0;
     edgeconv_deconv_whitening_tasks(&params, &plan, phase, &tasks, &tasks_per_call);
@@ -86,6 +55,14 @@ void DeconvWhiteningKernel::compute(OrtKernelContext* context) {
                 edgeconv_deconv_whitening_run(&params, isa_, &plan, &arguments, phase, first, last, scratch);
               });
   }
+}
+
+float* make_float_output(const OrtApi* api, OrtKernelContext* context, size_t index, const int64_t* dims, size_t rank) {
+  OrtValue* output = nullptr;
+  void* data = nullptr;
+  check(api, api->KernelContext_GetOutput(context, index, dims, rank, &output));
+  check(api, api->GetTensorMutableData(output, &data));
+  return static_cast<float*>(data);
 }
 
 // The callbacks of OrtCustomOp that are the operator's own.
@@ -119,12 +96,44 @@ OrtStatus* ORT_API_CALL infer_shape(const OrtCustomOp* op, OrtShapeInferContext*
   });
 }
 
-std::shared_ptr<OrtCustomOp> make_op(const Runtime& runtime, ONNXTensorElementDataType type) {
-  auto op = std::make_shared<DeconvWhiteningOp>();
-  begin_custom_op<DeconvWhiteningKernel>(runtime, op.get());
+}  // namespace
+
+EdgeconvDeconvWhiteningAttributes read_whitening_attributes(const OrtApi* api, const OrtKernelInfo* info) {
+  EdgeconvDeconvWhiteningAttributes attributes;
+  edgeconv_deconv_whitening_attributes_init(&attributes);
+  attributes.window = read_conv_attributes(api, info);
+  attributes.block = read_int(api, info, "block", attributes.block);
+  attributes.n_iter = read_int(api, info, "n_iter", attributes.n_iter);
+  attributes.sampling_stride = read_int(api, info, "sampling_stride", attributes.sampling_stride);
+  attributes.centered = read_int(api, info, "centered", attributes.centered);
+  attributes.eps = read_float(api, info, "eps", attributes.eps);
+  EdgeconvStatus status = {};
+  check(edgeconv_deconv_whitening_check(&attributes, &status), status);
+  return attributes;
+}
+
+EdgeconvDeconvWhiteningParams whitening_params(const DeconvWhiteningOp& op,
+                                               const EdgeconvDeconvWhiteningAttributes& attributes,
+                                               const std::vector<int64_t>& x_dims) {
+  EdgeconvStatus status = {};
+  EdgeconvDeconvWhiteningParams params = {};
+  const int type = op.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? EDGECONV_FLOAT16 : EDGECONV_FLOAT32;
+  check(edgeconv_deconv_whitening_params(&attributes, x_dims.data(), x_dims.size(), type, &params, &status), status);
+  return params;
+}
+
+void make_whitening_outputs(const OrtApi* api, OrtKernelContext* context, const EdgeconvDeconvWhiteningParams& params,
+                            EdgeconvDeconvWhiteningArguments* arguments) {
+  const int64_t dims[3] = {params.shape.group, params.features, params.features};
+  arguments->mean = make_float_output(api, context, 0, dims, 2);
+  arguments->deconv = make_float_output(api, context, 1, dims, 3);
+}
+
+void describe_deconv_whitening(const Runtime& runtime, ONNXTensorElementDataType type, DeconvWhiteningOp* op) {
   op->api = runtime.api;
   op->definition = &kDefinition;
   op->type = type;
+  op->tf32 = runtime.tf32;
   op->GetName = [](const OrtCustomOp* self_op) { return self(self_op).definition->name; };
   op->GetInputType = [](const OrtCustomOp* self_op, size_t) { return self(self_op).type; };
   op->GetInputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
@@ -132,14 +141,19 @@ std::shared_ptr<OrtCustomOp> make_op(const Runtime& runtime, ONNXTensorElementDa
   op->GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
   op->GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{2}; };
   op->InferOutputShapeFn = infer_shape;
-  return op;
 }
 
-}  // namespace
-
 void append_deconv_whitening(const Runtime& runtime, CustomOps& ops) {
-  ops.push_back(make_op(runtime, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
-  ops.push_back(make_op(runtime, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16));
+#ifdef EDGECONV_HAVE_CUDA
+  append_deconv_whitening_cuda(runtime, ops);
+  if (runtime.cuda_on_host) return;
+#endif
+  for (const auto type : {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16}) {
+    auto op = std::make_shared<DeconvWhiteningOp>();
+    begin_custom_op<DeconvWhiteningKernel>(runtime, op.get());
+    describe_deconv_whitening(runtime, type, op.get());
+    ops.push_back(std::move(op));
+  }
 }
 
 }  // namespace edgeconv

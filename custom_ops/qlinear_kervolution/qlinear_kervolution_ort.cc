@@ -1,29 +1,12 @@
 // Glue between ONNX Runtime and the 8-bit kervolution kernels: inputs, attributes, memory and threads. No math.
+#include "qlinear_kervolution/qlinear_kervolution_ort.h"
+
 #include <string>
 
 #include "common/ort_kernel.h"
-#include "common/ort_library.h"
-#include "qlinear_kervolution/qlinear_kervolution.h"
 
 namespace edgeconv {
 namespace {
-
-// In the order of ONNX QLinearConv.
-enum Input : size_t { kX, kXScale, kXZeroPoint, kW, kWScale, kWZeroPoint, kYScale, kYZeroPoint, kBias, kInputCount };
-
-struct Definition {
-  const char* name;
-  EdgeconvQLinearKernel kernel;
-};
-
-constexpr Definition kDefinitions[] = {{"QLinearManhattanKervolution", EDGECONV_QLINEAR_MANHATTAN}};
-
-// ONNX Runtime wants one object for each combination of types.
-struct QLinearKervolutionOp : OrtCustomOp {
-  const OrtApi* api;
-  const Definition* definition;
-  ONNXTensorElementDataType x_type, w_type, y_type;
-};
 
 const QLinearKervolutionOp& self(const OrtCustomOp* op) { return *static_cast<const QLinearKervolutionOp*>(op); }
 
@@ -38,14 +21,6 @@ const void* scalar(const Tensor& tensor, const char* name) {
     throw Error{ORT_INVALID_ARGUMENT, std::string(name) + " has shape " + to_text(tensor.dims) + ": expected a scalar"};
   }
   return tensor.data;
-}
-
-float float_scalar(const Tensor& tensor, const char* name) { return *static_cast<const float*>(scalar(tensor, name)); }
-
-int32_t byte_scalar(const Tensor& tensor, const char* name) {
-  const void* data = scalar(tensor, name);
-  return tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 ? *static_cast<const int8_t*>(data)
-                                                           : *static_cast<const uint8_t*>(data);
 }
 
 // 0 for one value for all filters, 1 for one each.
@@ -64,16 +39,7 @@ class QLinearKervolutionKernel {
   const std::string& prefix() const { return prefix_; }
 
  private:
-  // The inputs that packing depends on.
-  struct Packed {
-    Tensor x_scale, x_zero_point, w, w_scale, w_zero_point;
-    bool complete() const { return x_scale.data && x_zero_point.data && w.data && w_scale.data && w_zero_point.data; }
-  };
-  template <typename Read>
-  static Packed read_packed(const Read& read) {
-    return {read(kXScale), read(kXZeroPoint), read(kW), read(kWScale), read(kWZeroPoint)};
-  }
-  void set_filters(const Packed& inputs, EdgeconvQLinearKervolutionParams* params, Buffer* packed) const;
+  void set_filters(const QLinearFilterInputs& inputs, EdgeconvQLinearKervolutionParams* params, Buffer* packed) const;
 
   const QLinearKervolutionOp& op_;
   std::string prefix_;  // of error messages: operator and node
@@ -91,29 +57,15 @@ QLinearKervolutionKernel::QLinearKervolutionKernel(const QLinearKervolutionOp& o
   attributes_ = read_conv_attributes(api, info);
   EdgeconvStatus status = {};
   check(edgeconv_select_isa(&isa_, &status), status);
-  const Packed constants = read_packed([&](size_t index) { return read_constant(api, info, index); });
+  const auto constants = QLinearFilterInputs::from([&](size_t index) { return read_constant(api, info, index); });
   if (constants.complete()) set_filters(constants, &params_, &packed_);
 }
 
-void QLinearKervolutionKernel::set_filters(const Packed& inputs, EdgeconvQLinearKervolutionParams* params,
+void QLinearKervolutionKernel::set_filters(const QLinearFilterInputs& inputs, EdgeconvQLinearKervolutionParams* params,
                                            Buffer* packed) const {
   EdgeconvStatus status = {};
-  const std::vector<int64_t>& dims = inputs.w.dims;
-  check(edgeconv_conv_filter_shape(&attributes_, dims.data(), dims.size(), &params->shape, &status), status);
-  const int64_t count = params->shape.out_channels;
-  EdgeconvQLinearFilters filters = {};
-  filters.w = inputs.w.data;
-  filters.scale = static_cast<const float*>(inputs.w_scale.data);
-  filters.scale_stride = filter_stride(inputs.w_scale, "w_scale", count);
-  filters.zero_point = inputs.w_zero_point.data;
-  filters.zero_point_stride = filter_stride(inputs.w_zero_point, "w_zero_point", count);
-  params->kernel = op_.definition->kernel;
-  params->x_type = element_type(op_.x_type);
-  params->w_type = element_type(op_.w_type);
-  params->y_type = element_type(op_.y_type);
-  params->x_scale = float_scalar(inputs.x_scale, "x_scale");
-  params->x_zero_point = byte_scalar(inputs.x_zero_point, "x_zero_point");
-  params->sums = edgeconv_qlinear_kervolution_sums(params->x_scale, filters.scale, filters.scale_stride, count);
+  EdgeconvQLinearFilters filters;
+  read_filters(op_, attributes_, inputs, params, &filters);
   EdgeconvQLinearKervolutionPlan plan;
   check(edgeconv_qlinear_kervolution_plan(params, isa_, &plan, &status), status);
   *packed = Buffer(allocator_.get(), edgeconv_qlinear_kervolution_packed_bytes(params, &plan));
@@ -125,7 +77,7 @@ void QLinearKervolutionKernel::compute(OrtKernelContext* context) {
   EdgeconvStatus status = {};
   EdgeconvQLinearKervolutionParams params = params_;
   Buffer packed_now;
-  if (packed_.get() == nullptr) set_filters(read_packed(read), &params, &packed_now);
+  if (packed_.get() == nullptr) set_filters(QLinearFilterInputs::from(read), &params, &packed_now);
   const Tensor x = read(kX);
   check(edgeconv_conv_input_shape(&attributes_, x.dims.data(), x.dims.size(), &params.shape, &status), status);
   EdgeconvQLinearKervolutionPlan plan;
@@ -167,11 +119,41 @@ ONNXTensorElementDataType ORT_API_CALL input_type(const OrtCustomOp* op, size_t 
   }
 }
 
-std::shared_ptr<OrtCustomOp> make_op(const Runtime& runtime, const Definition& definition,
-                                     ONNXTensorElementDataType x_type, ONNXTensorElementDataType w_type,
-                                     ONNXTensorElementDataType y_type) {
-  auto op = std::make_shared<QLinearKervolutionOp>();
-  begin_custom_op<QLinearKervolutionKernel>(runtime, op.get());
+}  // namespace
+
+float float_scalar(const Tensor& tensor, const char* name) { return *static_cast<const float*>(scalar(tensor, name)); }
+
+int32_t byte_scalar(const Tensor& tensor, const char* name) {
+  const void* data = scalar(tensor, name);
+  return tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 ? *static_cast<const int8_t*>(data)
+                                                           : *static_cast<const uint8_t*>(data);
+}
+
+void read_filters(const QLinearKervolutionOp& op, const EdgeconvConvAttributes& attributes,
+                  const QLinearFilterInputs& inputs, EdgeconvQLinearKervolutionParams* params,
+                  EdgeconvQLinearFilters* filters) {
+  EdgeconvStatus status = {};
+  const std::vector<int64_t>& dims = inputs.w.dims;
+  check(edgeconv_conv_filter_shape(&attributes, dims.data(), dims.size(), &params->shape, &status), status);
+  const int64_t count = params->shape.out_channels;
+  *filters = {};
+  filters->w = inputs.w.data;
+  filters->scale = static_cast<const float*>(inputs.w_scale.data);
+  filters->scale_stride = filter_stride(inputs.w_scale, "w_scale", count);
+  filters->zero_point = inputs.w_zero_point.data;
+  filters->zero_point_stride = filter_stride(inputs.w_zero_point, "w_zero_point", count);
+  params->kernel = op.definition->kernel;
+  params->x_type = element_type(op.x_type);
+  params->w_type = element_type(op.w_type);
+  params->y_type = element_type(op.y_type);
+  params->x_scale = float_scalar(inputs.x_scale, "x_scale");
+  params->x_zero_point = byte_scalar(inputs.x_zero_point, "x_zero_point");
+  params->sums = edgeconv_qlinear_kervolution_sums(params->x_scale, filters->scale, filters->scale_stride, count);
+}
+
+void describe_qlinear_kervolution(const Runtime& runtime, const QLinearKervolutionDefinition& definition,
+                                  ONNXTensorElementDataType x_type, ONNXTensorElementDataType w_type,
+                                  ONNXTensorElementDataType y_type, QLinearKervolutionOp* op) {
   op->api = runtime.api;
   op->definition = &definition;
   op->x_type = x_type;
@@ -187,21 +169,20 @@ std::shared_ptr<OrtCustomOp> make_op(const Runtime& runtime, const Definition& d
   // ONNX Runtime up to 1.23 crashes before it calls this function where an optional input has the empty name. There the
   // output's type still follows from those of the inputs; only its static shape stays unknown.
   if (runtime.release >= 24) op->InferOutputShapeFn = infer_shape;
-  return op;
 }
 
-}  // namespace
-
 void append_qlinear_kervolution(const Runtime& runtime, CustomOps& ops) {
-  constexpr ONNXTensorElementDataType kBytes[] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
-                                                  ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8};
-  for (const Definition& definition : kDefinitions) {
-    for (const auto x_type : kBytes) {
-      for (const auto w_type : kBytes) {
-        for (const auto y_type : kBytes) ops.push_back(make_op(runtime, definition, x_type, w_type, y_type));
-      }
-    }
-  }
+#ifdef EDGECONV_HAVE_CUDA
+  append_qlinear_kervolution_cuda(runtime, ops);
+  if (runtime.cuda_on_host) return;
+#endif
+  for_each_qlinear_kervolution(
+      [&](const QLinearKervolutionDefinition& definition, auto x_type, auto w_type, auto y_type) {
+        auto op = std::make_shared<QLinearKervolutionOp>();
+        begin_custom_op<QLinearKervolutionKernel>(runtime, op.get());
+        describe_qlinear_kervolution(runtime, definition, x_type, w_type, y_type, op.get());
+        ops.push_back(std::move(op));
+      });
 }
 
 }  // namespace edgeconv

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from edgeconv.bench.compare import check_alike, compare_reports, interleaved_ratios
-from edgeconv.bench.conditions import Conditions, Snapshot
+from edgeconv.bench.conditions import Conditions, GpuWatch, Snapshot
 from edgeconv.bench.environment import Environment, read_environment
 from edgeconv.bench.measure import Plan, Progress, Subject, clock_overhead_ns, measure, warm_up
 from edgeconv.bench.memory import MemoryUse, measure_memory
@@ -19,6 +20,10 @@ from edgeconv.bench.statistics import samples_needed, summarize
 from edgeconv.bench.variants import LoadedVariant, Variant, plan_variants
 from edgeconv.errors import EdgeconvError, InputError
 from edgeconv.runtime.ort import find_op_library, require_onnxruntime, require_provider
+from edgeconv.runtime.providers import require_cuda_kernels
+
+if TYPE_CHECKING:
+    from edgeconv.runtime.gpu import GpuInfo, Source
 
 DEFAULT_ITERATIONS = 64
 """Enough samples for p90."""
@@ -48,16 +53,22 @@ def benchmark(
     baseline: str | os.PathLike[str] | None = None,
     allow_unlike: bool = False,
     seed: int = 0,
+    device: int = 0,
+    tf32: bool = False,
+    cuda_graph: bool = False,
+    copies: bool = False,
+    allow_cpu_fallback: bool = False,
     progress: Progress | None = None,
 ) -> BenchmarkReport:
     """Measure the latency, throughput, memory and loading time of models.
 
     What is timed is one inference on the host, with the inputs and the output buffers in place: nothing is copied or
-    allocated for them. The report is returned, not written.
+    allocated for them, unless `copies` says so. On a GPU the same inferences are also timed by CUDA events, which gives
+    a second number, never mixed with the first. The report is returned, not written.
 
     Args:
         models: Paths of ``.onnx`` files.
-        provider: ``"cpu"``.
+        provider: ``"cpu"`` or ``"cuda"``.
         iterations: Least number of samples of each variant, by default 64 (enough for p90; p99 takes 662).
         duration: Least sum of the samples of each variant, in seconds. Iterations *and* duration are met.
         warmup: Least time of warm-up in seconds; it goes on until the latency is stable. 0 switches it off.
@@ -73,14 +84,20 @@ def benchmark(
         baseline: A report written earlier, to compare with. Unlike circumstances are refused before anything runs.
         allow_unlike: Compare with an unlike baseline all the same, and mark it.
         seed: Seed of inputs, order of turns and resampling.
+        device: Number of the GPU (cuda).
+        tf32: Let products of float32 values drop to TF32 (cuda).
+        cuda_graph: Launch an inference as one CUDA graph (cuda).
+        copies: Copy the inputs to the GPU and the outputs back in every inference, through page-locked memory (cuda).
+        allow_cpu_fallback: Measure although nodes other than those that compute shapes run on the CPU (cuda).
         progress: Called between timed turns with what is going on and how much of it is done (0 to 1).
 
     Returns:
         The report: raw samples, figures, environment, warnings; `to_dict`, `write_json` and `render`.
 
     Raises:
-        InputError: A file, shape or setting cannot be used, or the baseline is unlike.
-        MissingDependencyError: onnxruntime or the provider is not installed.
+        InputError: A file, shape or setting cannot be used, the baseline is unlike, or nodes run on the CPU although a
+            GPU was asked for.
+        MissingDependencyError: onnxruntime, the provider, a GPU, its driver or the op library's CUDA half is missing.
     """
     settings = _check_settings(
         Settings(
@@ -93,16 +110,25 @@ def benchmark(
             percentiles=tuple(sorted({float(q) for q in percentiles})),
             seed=seed,
             compare=compare,
-        )
+            device=device,
+            tf32=tf32,
+            cuda_graph=cuda_graph,
+            copies=copies,
+            allow_cpu_fallback=allow_cpu_fallback,
+        ),
+        profile=profile,
     )
     plan = Plan(settings.iterations, round(duration * 1e9), round(warmup * 1e9), seed)
     tell: Progress = progress or (lambda _what, _done: None)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    require_provider(provider)
+    require_provider(provider, device)
     library, missing = find_op_library(op_library)
     files = _read_files(models)
     _check_shape_names(shapes or {}, files)
-    environment = _environment(settings, library)
+    if provider == "cuda" and library and any(file.operators for file in files) and not allow_cpu_fallback:
+        require_cuda_kernels(library)
+    gpu, source = _gpu(settings)
+    environment = _environment(settings, library, gpu)
     earlier = None if baseline is None else load_report(baseline)
     if earlier is not None:
         check_alike(environment, earlier.environment, str(baseline), allow_unlike=allow_unlike)
@@ -113,16 +139,23 @@ def benchmark(
     variants = [variant for file in files for variant in plan_variants(file, library, both=compare)]
     results: list[VariantResult] = []
     snapshots: list[Snapshot] = []
+    watch = GpuWatch(source)
+
+    def tell_and_look(what: str, done: float) -> None:
+        watch.look()
+        tell(what, done)
+
     for group in [variants] if compare else [[variant] for variant in variants]:
         loaded = _load(group, settings, shapes or {}, warnings, tell)
         used = _measure_memory(loaded, settings, warnings, tell) if memory else [None] * len(loaded)
-        subjects = [Subject(item.variant.name, item.run) for item in loaded]
+        subjects = [Subject(item.variant.name, item.run, item.device_seconds) for item in loaded]
         warmups = []
         for subject in subjects:
             tell(f"warming up {subject.name}", 0.0)
             warmups.append(warm_up(subject, plan.warmup_ns))
         snapshots.append(Snapshot.take())
-        series = measure(subjects, warmups, plan, progress=tell)
+        watch.look()
+        series = measure(subjects, warmups, plan, progress=tell_and_look)
         snapshots.append(Snapshot.take())
         for item, warming, samples, use in zip(loaded, warmups, series, used, strict=True):
             item.release()
@@ -139,12 +172,21 @@ def benchmark(
                     summary=summarize(samples.samples, settings.percentiles, item.batch),
                     memory=use,
                     profile=_profile(item, settings, tell) if profile else None,
+                    device=(
+                        None
+                        if samples.device_samples is None
+                        else summarize(samples.device_samples, settings.percentiles, item.batch)
+                    ),
+                    host_bound=item.host_bound,
+                    placement=item.placement,
                 )
             )
 
-    conditions = Conditions(snapshots[0], snapshots[-1], clock_overhead_ns())
+    conditions = Conditions(snapshots[0], snapshots[-1], clock_overhead_ns(), tuple(watch.states))
     warnings += conditions.warnings(environment.governor, environment.boost)
-    warnings += _result_warnings(results, compare=compare)
+    if gpu is not None:
+        warnings += conditions.gpu_warnings(gpu)
+    warnings += _result_warnings(results, compare=compare, cuda_graph=cuda_graph)
     report = BenchmarkReport(
         started=started,
         settings=settings,
@@ -152,6 +194,7 @@ def benchmark(
         conditions=conditions,
         variants=tuple(results),
         ratios=interleaved_ratios(results, seed) if compare else (),
+        device_ratios=interleaved_ratios(results, seed, device=True) if compare else (),
         warnings=tuple(dict.fromkeys(warnings)),
     )
     if earlier is None:
@@ -160,7 +203,7 @@ def benchmark(
     return replace(report, comparison=comparison)
 
 
-def _check_settings(settings: Settings) -> Settings:
+def _check_settings(settings: Settings, *, profile: bool) -> Settings:
     if settings.iterations < 1:
         raise InputError(f"iterations must be 1 or more, got {settings.iterations}.")
     for name, seconds in (("duration", settings.duration), ("warmup", settings.warmup)):
@@ -172,6 +215,17 @@ def _check_settings(settings: Settings) -> Settings:
         raise InputError(f"threads must be 1 or more, got {settings.threads}.", "Leave it out for one thread a core.")
     for percentile in settings.percentiles:
         samples_needed(percentile)
+    if settings.provider == "cpu":
+        for name in ("device", "tf32", "cuda_graph", "copies", "allow_cpu_fallback"):
+            if getattr(settings, name):
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} is for GPUs, and the provider is cpu.", "Add --provider cuda, or drop it.")
+    elif profile:
+        raise InputError(
+            f"--profile times operators on the host: with provider {settings.provider} these would be the times of "
+            "launching kernels, not of the kernels.",
+            "Leave it out, or use NVIDIA's profiler: nsys profile edgeconv bench ….",
+        )
     return settings
 
 
@@ -191,7 +245,18 @@ def _check_shape_names(shapes: Mapping[str, Sequence[int]], files: Sequence[Mode
             raise InputError(f"no model has an input called {name}.", f"The inputs are: {', '.join(known)}.")
 
 
-def _environment(settings: Settings, library: str | None) -> Environment:
+def _gpu(settings: Settings) -> tuple[GpuInfo | None, Source | None]:
+    """Return the GPU in use with its limits, and what tells its state."""
+    if settings.provider == "cpu":
+        return None, None
+    from edgeconv.runtime.gpu import find_source, select_gpu
+
+    gpu = select_gpu(settings.device)
+    source = find_source(gpu.uuid)
+    return (gpu, None) if source is None else (replace(gpu, **source.limits(), source=source.name), source)
+
+
+def _environment(settings: Settings, library: str | None, gpu: GpuInfo | None) -> Environment:
     onnxruntime = require_onnxruntime()
     return read_environment(
         provider=settings.provider,
@@ -199,6 +264,7 @@ def _environment(settings: Settings, library: str | None) -> Environment:
         onnxruntime_version=onnxruntime.__version__,
         threads=settings.threads,
         op_library_sha256=None if library is None else file_sha256(library),
+        gpu=gpu,
     )
 
 
@@ -240,6 +306,9 @@ def _measure_memory(
                     threads=settings.threads,
                     op_library=item.variant.op_library,
                     seed=settings.seed,
+                    device=settings.device,
+                    tf32=settings.tf32,
+                    cuda_graph=settings.cuda_graph,
                 )
             )
         except EdgeconvError as error:
@@ -259,7 +328,7 @@ def _profile(item: LoadedVariant, settings: Settings, tell: Progress) -> Profile
     )
 
 
-def _result_warnings(results: Sequence[VariantResult], *, compare: bool) -> list[str]:
+def _result_warnings(results: Sequence[VariantResult], *, compare: bool, cuda_graph: bool = False) -> list[str]:
     found = []
     for result in results:
         if result.warmup.stable is False:
@@ -270,6 +339,13 @@ def _result_warnings(results: Sequence[VariantResult], *, compare: bool) -> list
             found.append(
                 f"{result.label} varies: the middle half spreads over {result.summary.spread:.0%} of the median"
             )
+        if result.host_bound:
+            found.append(
+                f"the GPU is done with {result.label} as soon as ONNX Runtime has launched it: the times on the device "
+                f"hold waiting for the host{'' if cuda_graph else ' (try --cuda-graph)'}"
+            )
+        if result.placement is not None and (elsewhere := result.placement.elsewhere("CUDA")):
+            found.append(f"{len(elsewhere)} of {len(result.placement.nodes)} nodes of {result.label} run on the CPU")
         if result.summary.mean > _HEAVY_TAIL * result.summary.median:
             factor = result.summary.mean / result.summary.median
             found.append(

@@ -13,30 +13,31 @@ MACHINE = (
     *("cpu_model", "architecture", "board", "logical_cpus", "physical_cores", "available_cpus", "cpu_quota", "isa"),
     *("governor", "frequency_min", "frequency_max", "boost", "virtual_machine", "power_mode"),
     *("provider", "threads"),
+    *("gpu.name", "gpu.compute_capability", "gpu.multiprocessors", "gpu.memory"),
+    *("gpu.clock_min", "gpu.clock_max", "gpu.memory_clock_max", "gpu.power_limit"),
 )
 """Fields of the stamp in which two runs must agree to be compared."""
 
-VERSIONS = ("os", "kernel", "python", "edgeconv", "onnxruntime", "numpy", "op_library_sha256", "variables")
+VERSIONS = (
+    *("os", "kernel", "python", "edgeconv", "onnxruntime", "numpy", "op_library_sha256", "variables"),
+    *("gpu.driver", "gpu.cuda"),
+)
 """Fields of the stamp that may differ, because comparing them may be the point; each difference is shown."""
 
 
-def interleaved_ratios(variants: Sequence[VariantResult], seed: int = 0) -> tuple[RatioRow, ...]:
-    """Compare each further variant of one interleaved run with the first."""
+def interleaved_ratios(
+    variants: Sequence[VariantResult], seed: int = 0, *, device: bool = False
+) -> tuple[RatioRow, ...]:
+    """Compare each further variant of one interleaved run with the first.
+
+    Args:
+        variants: The variants.
+        seed: Of resampling.
+        device: Compare the times on the device, of those that have them.
+    """
     first, *others = variants
-    return tuple(
-        RatioRow(
-            variant.name,
-            first.name,
-            ratio_of_medians(
-                variant.series.samples,
-                first.series.samples,
-                (variant.series.turns, first.series.turns),
-                paired=True,
-                seed=seed,
-            ),
-        )
-        for variant in others
-    )
+    rows = (_ratio(variant, first, first.name, paired=True, seed=seed, device=device) for variant in others)
+    return tuple(row for row in rows if row is not None)
 
 
 def unlike_machines(present: Environment, earlier: Environment) -> list[str]:
@@ -77,13 +78,19 @@ def compare_reports(
     if present.settings.batch != earlier.settings.batch:
         unlike.append(f"batch: {present.settings.batch}, earlier {earlier.settings.batch}")
     marks = _differences(present.environment, earlier.environment, VERSIONS)
+    for name in ("tf32", "cuda_graph", "copies", "allow_cpu_fallback"):
+        now, before = getattr(present.settings, name), getattr(earlier.settings, name)
+        if now != before:
+            words = {True: "on", False: "off"}
+            unlike.append(f"{name.replace('_', ' ')}: {words[now]}, earlier {words[before]}")
     if present.settings.compare != earlier.settings.compare:
         words = {True: "interleaved", False: "alone"}
         marks.append(f"variants ran {words[present.settings.compare]}, earlier {words[earlier.settings.compare]}")
     # The directory need not agree: the same file is often kept elsewhere, and the digest tells whether it is the same.
     by_name = {(variant.model.name, variant.kind): variant for variant in reversed(earlier.variants)}
     by_path = {variant.name: variant for variant in earlier.variants}
-    rows = []
+    rows: list[RatioRow] = []
+    device_rows: list[RatioRow] = []
     for variant in present.variants:
         other = by_path.get(variant.name) or by_name.get((variant.model.name, variant.kind))
         if other is None:
@@ -94,14 +101,12 @@ def compare_reports(
         if other.model.sha256 != variant.model.sha256:
             digests = f"{variant.model.sha256[:12]}, earlier {other.model.sha256[:12]}"
             marks.append(f"{variant.model.name} has another content: {digests}")
-        ratio = ratio_of_medians(
-            variant.series.samples,
-            other.series.samples,
-            (variant.series.turns, other.series.turns),
-            paired=False,
-            seed=present.settings.seed,
-        )
-        rows.append(RatioRow(variant.name, f"{other.name} in {baseline}", ratio))
+        for found, device in ((rows, False), (device_rows, True)):
+            row = _ratio(
+                variant, other, f"{other.name} in {baseline}", paired=False, seed=present.settings.seed, device=device
+            )
+            if row is not None:
+                found.append(row)
     if unlike and not allow_unlike:
         raise _refusal(baseline, unlike)
     if not rows:
@@ -109,7 +114,19 @@ def compare_reports(
             f"{baseline} has no variant in common with this run: it has "
             f"{', '.join(variant.name for variant in earlier.variants)}."
         )
-    return Comparison(baseline, tuple(rows), tuple(unlike + list(dict.fromkeys(marks))), bool(unlike))
+    return Comparison(
+        baseline, tuple(rows), tuple(unlike + list(dict.fromkeys(marks))), bool(unlike), tuple(device_rows)
+    )
+
+
+def _ratio(
+    variant: VariantResult, other: VariantResult, reference: str, *, paired: bool, seed: int, device: bool
+) -> RatioRow | None:
+    ours, theirs = (result.series.device_samples if device else result.series.samples for result in (variant, other))
+    if ours is None or theirs is None:
+        return None
+    turns = (variant.series.turns, other.series.turns)
+    return RatioRow(variant.name, reference, ratio_of_medians(ours, theirs, turns, paired=paired, seed=seed))
 
 
 def _refusal(baseline: str, unlike: Sequence[str]) -> InputError:
@@ -121,10 +138,17 @@ def _refusal(baseline: str, unlike: Sequence[str]) -> InputError:
 
 def _differences(present: Environment, earlier: Environment, fields: Sequence[str]) -> list[str]:
     return [
-        f"{name.replace('_', ' ')}: {_text(getattr(present, name))}, earlier {_text(getattr(earlier, name))}"
+        f"{name.replace('_', ' ').replace('gpu.', 'GPU ')}: {_text(now)}, earlier {_text(before)}"
         for name in fields
-        if getattr(present, name) != getattr(earlier, name)
+        if (now := _value(present, name)) != (before := _value(earlier, name))
     ]
+
+
+def _value(environment: Environment, name: str) -> object:
+    value: object = environment
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
 
 
 def _shapes(variant: VariantResult) -> str:

@@ -8,9 +8,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeconv.bench.environment import read_text
+
+if TYPE_CHECKING:
+    from edgeconv.runtime.gpu import GpuInfo, GpuState, Source
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,13 @@ class Conditions:
         before: Just before.
         after: Just after.
         clock_overhead_ns: What the measuring loop reports for an empty call.
+        gpu: The GPU's state between timed turns; empty on the CPU, and where nothing tells it.
     """
 
     before: Snapshot
     after: Snapshot
     clock_overhead_ns: float
+    gpu: tuple[GpuState, ...] = ()
 
     @property
     def other_cpus(self) -> float | None:
@@ -111,6 +116,26 @@ class Conditions:
             found.append(f"the CPU frequency fell by {drop:.0%} during the run{note}")
         return found
 
+    def gpu_warnings(self, gpu: GpuInfo) -> list[str]:
+        """Say what casts doubt on times on a GPU.
+
+        Args:
+            gpu: The GPU.
+        """
+        if gpu.source is None:
+            return ["the GPU's clocks, power and throttling are not recorded: pip install nvidia-ml-py (needs NVML)"]
+        found = []
+        for reason in dict.fromkeys(reason for state in self.gpu for reason in state.throttling or ()):
+            count = sum(reason in (state.throttling or ()) for state in self.gpu)
+            found.append(f"the GPU throttled ({reason}) in {count} of {len(self.gpu)} looks at it")
+        clocks = [state.clock for state in self.gpu if state.clock is not None]
+        if clocks and min(clocks) < 0.9 * max(clocks):
+            found.append(
+                f"the GPU's clock varied between {min(clocks):.0f} and {max(clocks):.0f} MHz: lock it (sudo nvidia-smi "
+                "-lgc CLOCK; on Jetson: sudo jetson_clocks)"
+            )
+        return found
+
     @property
     def throttle_events(self) -> int | None:
         """Thermal throttle events during the run."""
@@ -129,6 +154,7 @@ class Conditions:
         """Return plain JSON values."""
         return {
             **asdict(self),
+            "gpu": [state.to_dict() for state in self.gpu],
             "other_cpus": self.other_cpus,
             "stolen_cpus": self.stolen_cpus,
             "throttle_events": self.throttle_events,
@@ -137,7 +163,35 @@ class Conditions:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Conditions:
         """Read what `to_dict` wrote."""
-        return cls(Snapshot(**data["before"]), Snapshot(**data["after"]), data["clock_overhead_ns"])
+        from edgeconv.runtime.gpu import GpuState
+
+        states = tuple(GpuState.from_dict(state) for state in data.get("gpu", ()))
+        return cls(Snapshot(**data["before"]), Snapshot(**data["after"]), data["clock_overhead_ns"], states)
+
+
+class GpuWatch:
+    """Looks at a GPU now and then, between timed turns.
+
+    Args:
+        source: Tells its state; None for none.
+        interval: Least seconds from one look to the next: each takes some milliseconds, in which the GPU rests.
+
+    Attributes:
+        states: What was seen.
+    """
+
+    def __init__(self, source: Source | None, interval: float = 0.5) -> None:
+        self._source, self._interval = source, interval
+        self.states: list[GpuState] = []
+
+    def look(self) -> None:
+        """Read the state, unless it was read a moment ago."""
+        from edgeconv.runtime.gpu import read_state
+
+        if self._source is None:
+            return
+        if not self.states or time.monotonic() - self.states[-1].seconds >= self._interval:
+            self.states.append(read_state(self._source))
 
 
 def _processor_time(root: Path) -> tuple[float | None, float | None]:

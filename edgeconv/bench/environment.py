@@ -14,7 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeconv.runtime.gpu import GpuInfo
 
 ISA_FLAGS = (
     # x86-64
@@ -40,7 +43,10 @@ _ARM_CORES = {
     ("0x4e", "0x004"): "NVIDIA Carmel",
 }
 
-VARIABLES = ("EDGECONV_CPU_ISA", "OMP_NUM_THREADS", "KMP_AFFINITY", "MALLOC_ARENA_MAX", "LD_PRELOAD")
+VARIABLES = (
+    *("EDGECONV_CPU_ISA", "OMP_NUM_THREADS", "KMP_AFFINITY", "MALLOC_ARENA_MAX", "LD_PRELOAD"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING", "NVIDIA_TF32_OVERRIDE"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Environment:
         threads: Threads asked for, None for ONNX Runtime's default.
         op_library_sha256: SHA-256 of the op library, None where there is none.
         variables: Environment variables out of `VARIABLES` that are set.
+        gpu: The GPU in use and its limits, None on the CPU.
     """
 
     cpu_model: str | None
@@ -102,6 +109,7 @@ class Environment:
     threads: int | None
     op_library_sha256: str | None
     variables: dict[str, str] = field(default_factory=dict)
+    gpu: GpuInfo | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -110,7 +118,11 @@ class Environment:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Environment:
         """Read what `to_dict` wrote."""
+        from edgeconv.runtime.gpu import GpuInfo
+
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        if values.get("gpu") is not None:
+            values["gpu"] = GpuInfo(**values["gpu"])
         return cls(**values)
 
 
@@ -121,6 +133,7 @@ def read_environment(
     onnxruntime_version: str,
     threads: int | None,
     op_library_sha256: str | None,
+    gpu: GpuInfo | None = None,
     root: Path = Path("/"),
     power_mode: Callable[[], str | None] | None = None,
 ) -> Environment:
@@ -132,6 +145,7 @@ def read_environment(
         onnxruntime_version: Its version.
         threads: Threads asked for.
         op_library_sha256: Digest of the op library in use.
+        gpu: The GPU in use.
         root: Where ``proc`` and ``sys`` are.
         power_mode: Reads the Jetson power mode; by default asks nvpmodel.
     """
@@ -168,6 +182,7 @@ def read_environment(
         threads=threads,
         op_library_sha256=op_library_sha256,
         variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
+        gpu=gpu,
     )
 
 

@@ -37,10 +37,12 @@ class Subject:
     Attributes:
         name: What to call it.
         run: One inference, complete when it returns.
+        device_seconds: Time of the last run on a device that measures it itself; None where there is none.
     """
 
     name: str
     run: Callable[[], None]
+    device_seconds: Callable[[], float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,12 @@ class Series:
     Attributes:
         samples: Durations in nanoseconds, all of them.
         samples_per_turn: Samples in each turn.
+        device_samples: Durations of the same runs on the device, in nanoseconds; None where there is none.
     """
 
     samples: Samples
     samples_per_turn: int
+    device_samples: Samples | None = None
 
     @property
     def turns(self) -> int:
@@ -166,6 +170,7 @@ def measure(
     """
     lengths = turn_lengths([warmup.median_ns for warmup in warmups], plan)
     samples: list[list[int]] = [[] for _ in subjects]
+    device: list[list[int]] = [[] for _ in subjects]
     totals = [0] * len(subjects)
     order = np.random.default_rng(plan.seed)
     label = " | ".join(subject.name for subject in subjects)
@@ -175,13 +180,16 @@ def measure(
             for index in order.permutation(len(subjects)):
                 if len(subjects) > 1 and lengths[index] > 1:
                     subjects[index].run()
-                turn = _timed(subjects[index].run, lengths[index], clock)
+                turn = _timed(subjects[index].run, lengths[index], clock, _reader(subjects[index], device[index]))
                 samples[index] += turn
                 totals[index] += sum(turn)
             done = min(_progress(len(s), total, plan) for s, total in zip(samples, totals, strict=True))
             if progress is not None:
                 progress(f"measuring {label}", done)
-    return [Series(np.array(taken, dtype=np.int64), length) for taken, length in zip(samples, lengths, strict=True)]
+    return [
+        Series(np.array(taken, dtype=np.int64), length, np.array(timed, dtype=np.int64) if timed else None)
+        for taken, length, timed in zip(samples, lengths, device, strict=True)
+    ]
 
 
 def _progress(count: int, total_ns: int, plan: Plan) -> float:
@@ -190,13 +198,29 @@ def _progress(count: int, total_ns: int, plan: Plan) -> float:
     return min(counted, timed, 1.0)
 
 
-def _timed(run: Callable[[], None], count: int, clock: Clock) -> list[int]:
+def _timed(run: Callable[[], None], count: int, clock: Clock, after: Callable[[], None] | None = None) -> list[int]:
     samples = [0] * count
     for index in range(count):
         start = clock()
         run()
         samples[index] = clock() - start
+        if after is not None:
+            after()
     return samples
+
+
+def _reader(subject: Subject, taken: list[int]) -> Callable[[], None] | None:
+    """Return what reads the device's time of the run that has just ended."""
+    read = subject.device_seconds
+    if read is None:
+        return None
+
+    def after() -> None:
+        seconds = read()
+        if seconds is not None:
+            taken.append(round(seconds * 1e9))
+
+    return after
 
 
 @contextmanager

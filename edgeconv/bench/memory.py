@@ -34,12 +34,15 @@ class MemoryUse:
         loaded: After it is created.
         peak: Highest from the creation of the session to the end of the runs.
         method: How the peak was read.
+        device: Memory of the GPU that was taken from the creation of the session to the end of the runs, after CUDA's
+            own; None on the CPU. What other processes take or give back meanwhile counts, too.
     """
 
     baseline: int
     loaded: int
     peak: int
     method: str
+    device: int | None = None
 
     @property
     def growth(self) -> int:
@@ -60,6 +63,9 @@ def measure_memory(
     threads: int | None,
     op_library: str | None,
     seed: int = 0,
+    device: int = 0,
+    tf32: bool = False,
+    cuda_graph: bool = False,
     timeout: float = 600.0,
 ) -> MemoryUse:
     """Measure one model in a fresh Python process.
@@ -72,6 +78,9 @@ def measure_memory(
         threads: Threads, None for the default.
         op_library: Path of the op library, None to run without.
         seed: Seed of the inputs.
+        device: Number of the GPU.
+        tf32: Whether TF32 is permitted.
+        cuda_graph: Whether a CUDA graph is captured.
         timeout: Seconds after which the process is ended.
 
     Raises:
@@ -84,6 +93,7 @@ def measure_memory(
         "threads": threads,
         "op_library": op_library if op_library is not None else False,
         "seed": seed,
+        "cuda": {"device": device, "tf32": tf32, "cuda_graph": cuda_graph},
     }
     # The child finds edgeconv where this process did, however that was arranged.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
@@ -112,6 +122,7 @@ def _probe(request: dict[str, Any]) -> MemoryUse:
     require_onnxruntime()
     inputs = [TensorInfo(name, type_, tuple(shape)) for name, (type_, shape) in request["inputs"].items()]
     feeds = synthetic_feeds(inputs, {info.name: _sizes(info.shape) for info in inputs}, request["seed"])
+    free = _free_on_device(request) if request["provider"] == "cuda" else None
     reset = _reset_peak()
     baseline = _resident()
     session = OrtSession(
@@ -119,13 +130,23 @@ def _probe(request: dict[str, Any]) -> MemoryUse:
         provider=request["provider"],
         threads=request["threads"],
         op_library=request["op_library"],
+        **request["cuda"],
     )
     loaded = _resident()
     run = session.bind(feeds)
     for _ in range(RUNS):
         run()
     peak, method = _peak(reset)
-    return MemoryUse(baseline, loaded, max(peak, loaded), method)
+    left = None if free is None else _free_on_device(request)
+    device = None if free is None or left is None else max(0, free - left)
+    return MemoryUse(baseline, loaded, max(peak, loaded), method, device)
+
+
+def _free_on_device(request: dict[str, Any]) -> int | None:
+    from edgeconv.runtime.gpu import free_memory, select_gpu
+
+    select_gpu(request["cuda"]["device"])
+    return free_memory()
 
 
 def _sizes(shape: Sequence[int | str | None]) -> list[int]:

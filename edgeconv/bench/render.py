@@ -13,8 +13,9 @@ from rich.table import Table
 
 from edgeconv.bench.environment import Environment
 from edgeconv.bench.profile import Profile
-from edgeconv.bench.report import BenchmarkReport, RatioRow, VariantResult
+from edgeconv.bench.report import BenchmarkReport, RatioRow, Settings, VariantResult
 from edgeconv.bench.statistics import samples_needed
+from edgeconv.runtime.gpu import GpuInfo
 
 _Column = tuple[str, Callable[[VariantResult], str]]
 
@@ -25,27 +26,47 @@ def render_report(report: BenchmarkReport, console: Console) -> None:
     """Print a report: environment, latencies, ratios, profiles, comparison, warnings."""
     for line in environment_lines(report.environment):
         console.print(escape(line), style="dim", highlight=False)
-    title = "Host latency in ms (inputs and outputs in place, no copies)"
-    _print_table(console, title, *latency_tables(report, console))
+    if report.settings.tf32:
+        console.print("float32 products may drop to TF32", style="dim", highlight=False)
+    _print_table(console, host_title(report.settings), *latency_tables(report, console))
+    if any(variant.device is not None for variant in report.variants):
+        _print_table(console, device_title(report.settings), device_table(report))
     _print_footnotes(report, console)
-    if report.ratios:
-        reference = report.ratios[0].reference
-        title = f"Median latency relative to {_short(reference)}, interleaved"
-        _print_table(console, title, ratio_table(report.ratios))
+    for rows, what in ((report.ratios, "latency"), (report.device_ratios, "time on the device")):
+        if rows:
+            title = f"Median {what} relative to {_short(rows[0].reference)}, interleaved"
+            _print_table(console, title, ratio_table(rows))
     for variant in report.variants:
         if variant.profile is not None:
             runs = f"{variant.profile.runs} profiled runs of {variant.profile.run_milliseconds:.3f} ms"
             _print_table(console, f"{variant.label} by operator: {runs}", operator_table(variant.profile))
             _print_table(console, f"{variant.label} by node", node_table(variant.profile))
     if report.comparison is not None:
-        title = f"Median latency relative to {report.comparison.baseline}"
-        if report.comparison.unlike:
-            title += " (UNLIKE RUNS: not a comparison of the models)"
-        _print_table(console, title, ratio_table(report.comparison.ratios))
+        for rows, what in ((report.comparison.ratios, "latency"), (report.comparison.device_ratios, "device time")):
+            title = f"Median {what} relative to {report.comparison.baseline}"
+            if report.comparison.unlike:
+                title += " (UNLIKE RUNS: not a comparison of the models)"
+            if rows:
+                _print_table(console, title, ratio_table(rows))
         for difference in report.comparison.differences:
             console.print(f"differs: {escape(difference)}", style="yellow", highlight=False)
     for warning in report.warnings:
         console.print(f"note: {escape(warning)}", style="yellow", highlight=False)
+
+
+def host_title(settings: Settings) -> str:
+    """Say what the host's times are of."""
+    if settings.provider == "cpu":
+        return "Host latency in ms (inputs and outputs in place, no copies)"
+    copies = "copies to the GPU and back included" if settings.copies else "inputs and outputs on the GPU, no copies"
+    return f"Host latency in ms ({copies})"
+
+
+def device_title(settings: Settings) -> str:
+    """Say what the device's times are of."""
+    copies = "copies included" if settings.copies else "no copies"
+    graph = "launched as a CUDA graph" if settings.cuda_graph else "without a CUDA graph"
+    return f"Time on the device in ms (CUDA events around the same inferences, {copies}, {graph})"
 
 
 def environment_lines(environment: Environment) -> list[str]:
@@ -77,8 +98,53 @@ def environment_lines(environment: Environment) -> list[str]:
         ", ".join(machine),
         f"provider {environment.provider}, threads {threads}, {', '.join(clocks)}",
         ", ".join(versions),
+        *([] if environment.gpu is None else [gpu_line(environment.gpu)]),
         *(f"{name}={value}" for name, value in environment.variables.items()),
     ]
+
+
+def gpu_line(gpu: GpuInfo) -> str:
+    """Describe a GPU and its limits."""
+    parts = [f"{gpu.name} (compute capability {gpu.compute_capability})"]
+    if gpu.multiprocessors is not None:
+        parts.append(f"{gpu.multiprocessors} multiprocessors")
+    if gpu.memory is not None:
+        parts.append(f"{gpu.memory / 2**30:.1f} GiB")
+    if gpu.clock_max is not None:
+        low = "up to " if gpu.clock_min is None else f"{gpu.clock_min:.0f}-"
+        parts.append(f"{low}{gpu.clock_max:.0f} MHz")
+    if gpu.power_limit is not None:
+        parts.append(f"{gpu.power_limit:.0f} W")
+    if gpu.driver is not None:
+        parts.append(f"driver {gpu.driver}")
+    if gpu.cuda is not None:
+        parts.append(f"CUDA {gpu.cuda}")
+    return ", ".join(parts)
+
+
+def device_table(report: BenchmarkReport) -> Table:
+    """The times on the device, and where the nodes run."""
+    table = _table()
+    table.add_column("model", overflow="fold")
+    table.add_column("run as", no_wrap=True)
+    for q in report.settings.percentiles:
+        table.add_column(f"p{q:g}", justify="right", no_wrap=True)
+    for heading in ("mean", "spread"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("nodes on")
+    for variant in report.variants:
+        if variant.device is None:
+            continue
+        times = [_dash(variant.device.percentiles[q]) for q in report.settings.percentiles]
+        figures = [_milliseconds(variant.device.mean), f"{variant.device.spread:.1%}"]
+        table.add_row(escape(variant.model.name), variant.kind, *times, *figures, _places(variant))
+    return table
+
+
+def _places(variant: VariantResult) -> str:
+    if variant.placement is None:
+        return "—"
+    return ", ".join(f"{provider} {count}" for provider, count in variant.placement.counts.items())
 
 
 def latency_tables(report: BenchmarkReport, console: Console) -> list[Table]:
@@ -93,12 +159,21 @@ def latency_tables(report: BenchmarkReport, console: Console) -> list[Table]:
     others: list[_Column] = [
         ("items/s", lambda variant: _significant(variant.summary.throughput)),
         ("memory MiB", lambda variant: "—" if variant.memory is None else f"{variant.memory.growth / 2**20:.1f}"),
+        *_device_memory(report),
         ("create ms", lambda variant: _milliseconds(variant.creation_median_ns)),
         ("first run ms", lambda variant: _milliseconds(variant.first_run_ns)),
     ]
     whole = _variant_table(report, latencies + others)
     needed = Measurement.get(console, console.options.update(max_width=10_000), whole).maximum
     return [whole] if needed <= console.width else [_variant_table(report, latencies), _variant_table(report, others)]
+
+
+def _device_memory(report: BenchmarkReport) -> list[_Column]:
+    def cell(variant: VariantResult) -> str:
+        device = None if variant.memory is None else variant.memory.device
+        return "—" if device is None else f"{device / 2**20:.1f}"
+
+    return [("GPU MiB", cell)] if any(v.memory and v.memory.device is not None for v in report.variants) else []
 
 
 def _variant_table(report: BenchmarkReport, columns: Sequence[_Column]) -> Table:
@@ -114,8 +189,11 @@ def _variant_table(report: BenchmarkReport, columns: Sequence[_Column]) -> Table
 
 
 def _percentile(variant: VariantResult, q: float) -> str:
-    value = variant.summary.percentiles[q]
-    return "—" if value is None else _milliseconds(value)
+    return _dash(variant.summary.percentiles[q])
+
+
+def _dash(nanoseconds: float | None) -> str:
+    return "—" if nanoseconds is None else _milliseconds(nanoseconds)
 
 
 def _table() -> Table:

@@ -21,6 +21,7 @@ from edgeconv.bench.profile import Profile
 from edgeconv.bench.statistics import Ratio, Summary, summarize
 from edgeconv.errors import InputError
 from edgeconv.files import write_text
+from edgeconv.runtime.placement import Placement
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,6 +44,11 @@ class Settings:
         percentiles: Percentiles asked for.
         seed: Seed of inputs, order and resampling.
         compare: Whether the variants ran interleaved.
+        device: Number of the GPU.
+        tf32: Whether products of float32 values may drop to TF32.
+        cuda_graph: Whether an inference is launched as one CUDA graph.
+        copies: Whether copies of inputs to the GPU, and of outputs from it, are a part of an inference.
+        allow_cpu_fallback: Whether nodes may run on the CPU although a GPU was asked for.
     """
 
     provider: str
@@ -54,6 +60,11 @@ class Settings:
     percentiles: tuple[float, ...]
     seed: int
     compare: bool
+    device: int = 0
+    tf32: bool = False
+    cuda_graph: bool = False
+    copies: bool = False
+    allow_cpu_fallback: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,10 @@ class VariantResult:
         summary: Their figures.
         memory: Memory in a process of its own, None where it could not be measured.
         profile: Time by operator, if asked for.
+        device: Figures of the times on the device, in `series.device_samples`; None on the CPU.
+        host_bound: Whether the device was done as soon as the call that launched the inference returned: times on the
+            device then hold waiting for the host. None on the CPU.
+        placement: Which provider runs which node; None on the CPU.
     """
 
     model: ModelFile
@@ -86,6 +101,9 @@ class VariantResult:
     summary: Summary
     memory: MemoryUse | None = None
     profile: Profile | None = None
+    device: Summary | None = None
+    host_bound: bool | None = None
+    placement: Placement | None = None
 
     @property
     def name(self) -> str:
@@ -104,6 +122,7 @@ class VariantResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, raw samples included."""
+        device = self.series.device_samples
         return {
             "name": self.name,
             "model": self.model.to_dict(),
@@ -118,6 +137,10 @@ class VariantResult:
             "summary": self.summary.to_dict(),
             "memory": None if self.memory is None else self.memory.to_dict(),
             "profile": None if self.profile is None else self.profile.to_dict(),
+            "device_samples_ns": None if device is None else device.tolist(),
+            "device_summary": None if self.device is None else self.device.to_dict(),
+            "host_bound": self.host_bound,
+            "placement": None if self.placement is None else self.placement.to_dict(),
         }
 
     @classmethod
@@ -127,6 +150,11 @@ class VariantResult:
         if samples.ndim != 1 or not len(samples) or len(samples) % data["samples_per_turn"]:
             raise ValueError("samples_ns does not fit samples_per_turn")
         memory = data["memory"]
+        # Reports of versions without GPUs lack these.
+        timed, placement = data.get("device_samples_ns"), data.get("placement")
+        device = None if timed is None else np.array(timed, dtype=np.int64)
+        if device is not None and len(device) != len(samples):
+            raise ValueError("device_samples_ns does not fit samples_ns")
         return cls(
             model=ModelFile(**data["model"]),
             kind=data["kind"],
@@ -135,10 +163,13 @@ class VariantResult:
             creation_ns=tuple(data["session_creation_ns"]),
             first_run_ns=data["first_run_ns"],
             warmup=Warmup(**data["warmup"]),
-            series=Series(samples, data["samples_per_turn"]),
+            series=Series(samples, data["samples_per_turn"], device),
             summary=summarize(samples, percentiles, data["batch"]),
             memory=None if memory is None else MemoryUse(**{k: v for k, v in memory.items() if k != "growth"}),
             profile=None if data["profile"] is None else Profile.from_dict(data["profile"]),
+            device=None if device is None else summarize(device, percentiles, data["batch"]),
+            host_bound=data.get("host_bound"),
+            placement=None if placement is None else Placement.from_dict(placement),
         )
 
 
@@ -174,6 +205,7 @@ class Comparison:
     Attributes:
         baseline: What the earlier run is called: the path of its file.
         ratios: Present median over earlier median, by variant.
+        device_ratios: The same of the times on the device, where both runs have them.
         differences: What differs between the runs besides the time, one line each.
         unlike: Whether the machines or settings differ: the ratios then say nothing about the models.
     """
@@ -182,12 +214,14 @@ class Comparison:
     ratios: tuple[RatioRow, ...]
     differences: tuple[str, ...]
     unlike: bool
+    device_ratios: tuple[RatioRow, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
             "baseline": self.baseline,
             "ratios": [row.to_dict() for row in self.ratios],
+            "device_ratios": [row.to_dict() for row in self.device_ratios],
             "differences": list(self.differences),
             "unlike": self.unlike,
         }
@@ -195,8 +229,13 @@ class Comparison:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
         """Read what `to_dict` wrote."""
-        rows = tuple(RatioRow.from_dict(row) for row in data["ratios"])
-        return cls(data["baseline"], rows, tuple(data["differences"]), data["unlike"])
+        return cls(
+            data["baseline"],
+            tuple(RatioRow.from_dict(row) for row in data["ratios"]),
+            tuple(data["differences"]),
+            data["unlike"],
+            tuple(RatioRow.from_dict(row) for row in data.get("device_ratios", ())),
+        )
 
 
 @dataclass(frozen=True)
@@ -210,6 +249,7 @@ class BenchmarkReport:
         conditions: The machine's state around the timed runs.
         variants: The results, in the order of the command line.
         ratios: Each further variant against the first, where they ran interleaved.
+        device_ratios: The same of the times on the device.
         comparison: Against an earlier run, if asked for.
         warnings: What the reader has to know to judge the figures.
     """
@@ -220,6 +260,7 @@ class BenchmarkReport:
     conditions: Conditions
     variants: tuple[VariantResult, ...]
     ratios: tuple[RatioRow, ...] = ()
+    device_ratios: tuple[RatioRow, ...] = ()
     comparison: Comparison | None = None
     warnings: tuple[str, ...] = field(default=())
 
@@ -242,6 +283,7 @@ class BenchmarkReport:
             "conditions": self.conditions.to_dict(),
             "variants": [variant.to_dict() for variant in self.variants],
             "ratios": [row.to_dict() for row in self.ratios],
+            "device_ratios": [row.to_dict() for row in self.device_ratios],
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "warnings": list(self.warnings),
         }
@@ -271,6 +313,7 @@ class BenchmarkReport:
                 conditions=Conditions.from_dict(data["conditions"]),
                 variants=tuple(VariantResult.from_dict(item, percentiles) for item in data["variants"]),
                 ratios=tuple(RatioRow.from_dict(row) for row in data["ratios"]),
+                device_ratios=tuple(RatioRow.from_dict(row) for row in data.get("device_ratios", ())),
                 comparison=None if comparison is None else Comparison.from_dict(comparison),
                 warnings=tuple(data["warnings"]),
             )

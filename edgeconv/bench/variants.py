@@ -10,6 +10,7 @@ from edgeconv.bench.inputs import resolve_shapes, synthetic_feeds
 from edgeconv.bench.model_file import ModelFile
 from edgeconv.bench.report import Settings
 from edgeconv.runtime.ort import STOP_SPINNING, Array, OrtSession, TensorInfo
+from edgeconv.runtime.placement import Placement, check_placement, read_placement
 
 _CREATIONS = 3
 _CREATION_SECONDS = 1.0
@@ -64,10 +65,18 @@ class LoadedVariant:
         creation_ns: Time of each creation of the session.
         first_run_ns: Time of the first inference.
         run: One inference.
+        device_seconds: Time of the last one on the device; None on the CPU.
+        host_bound: Whether the device waits for the host (`VariantResult.host_bound`).
+        placement: Which provider runs which node; None on the CPU.
     """
 
     def __init__(self, variant: Variant, settings: Settings, shapes: Mapping[str, Sequence[int]]) -> None:
         self.variant = variant
+        self.placement: Placement | None = None
+        if settings.provider != "cpu":
+            self.placement = self._place(settings, shapes)
+            if not settings.allow_cpu_fallback:
+                check_placement(variant.name, self.placement, settings.provider.upper())
         creations: list[int] = []
         begin = time.perf_counter()
         session = self._create(settings)
@@ -87,20 +96,39 @@ class LoadedVariant:
         start = time.perf_counter_ns()
         session.run(self.feeds)
         self.first_run_ns = time.perf_counter_ns() - start
-        self.run: Callable[[], None] = session.bind(self.feeds)
+        bound = session.bind(self.feeds, copies=settings.copies)
+        self.run: Callable[[], None] = bound
+        self.device_seconds: Callable[[], float | None] | None = None
+        self.host_bound: bool | None = getattr(bound, "host_bound", None)
+        if self.host_bound is not None:
+            self.device_seconds = lambda: getattr(bound, "device_seconds", None)
 
-    def _create(self, settings: Settings) -> OrtSession:
+    def _create(self, settings: Settings, *, profile: bool = False) -> OrtSession:
         return OrtSession(
             self.variant.file.path,
             provider=settings.provider,
             threads=settings.threads,
             op_library=self.variant.op_library or False,
+            profile=profile,
             options=STOP_SPINNING,
+            device=settings.device,
+            tf32=settings.tf32,
+            cuda_graph=settings.cuda_graph and not profile,
         )
+
+    def _place(self, settings: Settings, shapes: Mapping[str, Sequence[int]]) -> Placement:
+        """Find out which provider runs which node, by a run that is recorded."""
+        session = self._create(settings, profile=True)
+        given = resolve_shapes(
+            session.inputs, session.metadata, batch=settings.batch, shapes=shapes, model=self.variant.file.name
+        )
+        session.run(synthetic_feeds(session.inputs, given, settings.seed))
+        return read_placement(session.profile_events())
 
     def release(self) -> None:
         """Give up the session and its memory; the inputs stay."""
         self.run = _released
+        self.device_seconds = None
 
 
 def _released() -> None:

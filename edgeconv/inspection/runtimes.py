@@ -2,7 +2,8 @@
 
 What the runtimes do, in the order of the rows (docs/design.md, section 2):
 
-- ONNX Runtime prefers a registered custom operator to the function of the same name, and inlines the function else.
+- ONNX Runtime prefers a registered custom operator to the function of the same name, and inlines the function else. Its
+  CUDA provider takes the operators for which the op library, built with CUDA, has CUDA kernels; the CPU the others.
 - The ONNX reference evaluator runs the function.
 - TensorRT's parser, from 10.7 on, takes a plugin before a function; a node finds it by the attributes plugin_version
   and plugin_namespace. Without the plugin it imports the function. Before 10.7 a function shadows the plugin.
@@ -42,6 +43,7 @@ from edgeconv.inspection.nodes import (
 )
 from edgeconv.inspection.reading import SMALL
 from edgeconv.inspection.report import CustomOperator, RuntimePath
+from edgeconv.ops import deconv_whitening, kervolution, qlinear_manhattan
 from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES, KervolutionOperator
 from edgeconv.ops.registry import OPERATORS, operator_of
 
@@ -50,6 +52,12 @@ NO_LOAD, NOT_KNOWN = "will not load", "not known"
 
 MICROSOFT = "com.microsoft"
 """Domain of ONNX Runtime's own operators; other runtimes take some of them."""
+
+CUDA_KERNELS = frozenset(
+    label(DOMAIN, name)
+    for name in (*kervolution.OPERATORS, qlinear_manhattan.OPERATOR.name, deconv_whitening.OPERATOR.name)
+)
+"""Labels of the operators that the op library has CUDA kernels for, where it is built with CUDA."""
 
 _QUANTIZATION_OPSET = 19  # the first in which the reference evaluator has DequantizeLinear
 
@@ -143,7 +151,7 @@ def custom_operators(usage: Usage) -> list[CustomOperator]:
 def runtime_paths(usage: Usage) -> list[RuntimePath]:
     """Say for each runtime which path it takes, why, and what would be better."""
     return [
-        _with_kernels("ONNX Runtime, edgeconv op library", usage, takes_microsoft=True),
+        _with_op_library("ONNX Runtime, edgeconv op library", usage),
         _with_functions(
             "ONNX Runtime, no op library",
             usage,
@@ -166,6 +174,15 @@ def _with_kernels(runtime: str, usage: Usage, *, takes_microsoft: bool = False) 
     if usage.native:
         return RuntimePath(runtime, NATIVE, "a registered kernel is preferred to the function of its name")
     return _with_functions(runtime, usage, "", takes_microsoft=takes_microsoft)
+
+
+def _with_op_library(runtime: str, usage: Usage) -> RuntimePath:
+    path = _with_kernels(runtime, usage, takes_microsoft=True)
+    if path.path != NATIVE:
+        return path
+    cpu_only = usage.native - CUDA_KERNELS
+    where = f"on the CPU only: {_names(cpu_only)}" if cpu_only else "on GPUs too, if the library is built with CUDA"
+    return RuntimePath(runtime, NATIVE, f"{path.reason}; {where}")
 
 
 def _with_functions(runtime: str, usage: Usage, remedy: str, *, takes_microsoft: bool = False) -> RuntimePath:

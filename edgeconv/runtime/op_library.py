@@ -38,7 +38,7 @@ def op_library() -> str:
                 f"Set it to a {FILE_NAME}, or unset it to use the installed one.",
             )
         return str(path.resolve())
-    for candidate in _candidates():
+    for candidate in installed_files(FILE_NAME):
         if candidate.is_file():
             return str(candidate.resolve())
     raise MissingDependencyError(
@@ -48,10 +48,10 @@ def op_library() -> str:
     )
 
 
-def _candidates() -> Iterator[Path]:
-    """Yield where an installation may have put the library."""
+def installed_files(name: str) -> Iterator[Path]:
+    """Yield where an installation may have put a native library of this file name."""
     for directory in edgeconv.__path__:
-        yield Path(directory) / "lib" / FILE_NAME
+        yield Path(directory) / "lib" / name
     # An editable install leaves the package in the checkout and puts built files into site-packages: the record of
     # installed files knows where.
     try:
@@ -59,5 +59,5 @@ def _candidates() -> Iterator[Path]:
     except importlib.metadata.PackageNotFoundError:
         return
     for file in distribution.files or ():
-        if file.name == FILE_NAME:
+        if file.name == name:
             yield Path(str(distribution.locate_file(file)))

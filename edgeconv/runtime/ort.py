@@ -12,24 +12,38 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeconv.errors import EdgeconvError, InputError, MissingDependencyError
+from edgeconv.runtime.providers import (
+    PROVIDERS,
+    cuda_creation_error,
+    cuda_load_error,
+    require_onnxruntime,
+    require_provider,
+)
+
+if TYPE_CHECKING:
+    from edgeconv.runtime.ort_cuda import CudaContext, CudaRun
+
+__all__ = [
+    "PROVIDERS",
+    "STOP_SPINNING",
+    "Array",
+    "OrtSession",
+    "TensorInfo",
+    "find_op_library",
+    "require_onnxruntime",
+    "require_provider",
+]
 
 Array = npt.NDArray[Any]
-
-PROVIDERS: dict[str, str] = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-"""Provider names as users write them, and ONNX Runtime's names for the same."""
 
 STOP_SPINNING = {"session.force_spinning_stop": "1"}
 """Session configuration under which a session's threads sleep as soon as its run has ended.
@@ -82,12 +96,16 @@ class OrtSession:
 
     Args:
         model: Path of an ``.onnx`` file, or the serialised model.
-        provider: ``"cpu"``.
+        provider: ``"cpu"`` or ``"cuda"``. Nodes that CUDA has no kernel for run on the CPU: `profile_events`, read with
+            `edgeconv.runtime.placement.read_placement`, says which.
         threads: Threads that one operator may use; by default ONNX Runtime's choice, one a physical core.
         op_library: True registers edgeconv's native operators if they are installed (`native` says whether they were;
             without them the functions inside the file run). False never registers them. A path registers that library.
         profile: Record each operator's time; `profile_events` hands the record over.
         options: Further session configuration entries, such as `STOP_SPINNING`.
+        device: Number of the GPU (cuda).
+        tf32: Let products of float32 values drop to TF32 (cuda); without it they are float32.
+        cuda_graph: Launch what `bind` returns as one CUDA graph (cuda).
 
     Attributes:
         name: File name of the model for messages.
@@ -99,10 +117,11 @@ class OrtSession:
         op_library_path: The registered library, or None.
         missing_library: Why no library was registered although one was asked for; otherwise empty.
         creation_seconds: Time that creating the session took: reading the file, optimising the graph, packing weights.
+        gpu: The GPU, None on the CPU.
 
     Raises:
         InputError: The file is missing, damaged, or needs operators that are not there; the op library does not load.
-        MissingDependencyError: onnxruntime or the provider is not installed.
+        MissingDependencyError: onnxruntime, the provider, a GPU or its driver is missing.
     """
 
     def __init__(
@@ -114,9 +133,12 @@ class OrtSession:
         op_library: bool | str | os.PathLike[str] = True,
         profile: bool = False,
         options: Mapping[str, str] | None = None,
+        device: int = 0,
+        tf32: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         onnxruntime = require_onnxruntime()
-        require_provider(provider)
+        require_provider(provider, device)
         if threads is not None and threads < 1:
             raise InputError(f"threads must be 1 or more, got {threads}.", "Leave it out for one thread a core.")
         self.provider = provider
@@ -138,13 +160,23 @@ class OrtSession:
             session_options.profile_file_prefix = os.path.join(directory, "ort")
 
         self.op_library_path, self.missing_library = find_op_library(op_library)
+        self._cuda: CudaContext | None = None
+        if provider == "cuda":
+            from edgeconv.runtime.ort_cuda import TF32_ENTRY, CudaContext
+
+            self._cuda = CudaContext(device, tf32=tf32, cuda_graph=cuda_graph)
+            session_options.add_session_config_entry(TF32_ENTRY, str(int(tf32)))
+        self.gpu = None if self._cuda is None else self._cuda.gpu
         start = time.perf_counter_ns()
         if self.op_library_path is not None:
             _register(session_options, self.op_library_path, onnxruntime.__version__)
         try:
-            self._session = onnxruntime.InferenceSession(source, session_options, providers=[PROVIDERS[provider]])
+            self._session = _create(onnxruntime, source, session_options, self._cuda)
         except Exception as error:
-            raise _load_error(self.name, error, self.op_library_path, self.missing_library) from error
+            machine = cuda_creation_error(self.name, _cause(error)) if self._cuda else None
+            raise machine or _load_error(self.name, error, self.op_library_path, self.missing_library) from error
+        if PROVIDERS[provider] not in self._session.get_providers():
+            raise cuda_load_error(onnxruntime, self.name)
         self.creation_seconds = (time.perf_counter_ns() - start) * 1e-9
         self.native = self.op_library_path is not None
         self.inputs = tuple(_tensor_info(value) for value in self._session.get_inputs())
@@ -166,19 +198,22 @@ class OrtSession:
         self._check(feeds)
         names = [output.name for output in self.outputs]
         try:
-            values = self._session.run(names, dict(feeds))
+            options = None if self._cuda is None else self._cuda.run_options(require_onnxruntime())
+            values = self._session.run(names, dict(feeds), options)
         except Exception as error:
             raise InputError(f"{self.name} fails while running: {_cause(error)}") from error
         return dict(zip(names, values, strict=True))
 
-    def bind(self, feeds: Mapping[str, Array]) -> Callable[[], None]:
+    def bind(self, feeds: Mapping[str, Array], *, copies: bool = False) -> Callable[[], None] | CudaRun:
         """Place the inputs and the output buffers once, and return a call that runs the model on them.
 
         The call copies nothing and allocates no outputs, so its duration is the model's own. The model is run once
-        here, because only a run tells the output shapes.
+        here, because only a run tells the output shapes. On a GPU the buffers lie there, and what is returned also
+        tells the time on the device.
 
         Args:
             feeds: As for `run`.
+            copies: On a GPU: copy the inputs there and the outputs back in every call, through page-locked memory.
 
         Returns:
             A function without arguments that returns when the outputs are complete.
@@ -188,6 +223,14 @@ class OrtSession:
         """
         onnxruntime = require_onnxruntime()
         first = self.run(feeds)
+        if self._cuda is not None:
+            try:
+                return self._cuda.bind(onnxruntime, self._session, feeds, self.outputs, first, copies=copies)
+            except EdgeconvError:
+                raise
+            except Exception as error:
+                hint = "It cannot be captured: leave --cuda-graph out." if self._cuda.cuda_graph else ""
+                raise InputError(f"{self.name} fails on bound memory: {_cause(error)}", hint) from error
         binding = self._session.io_binding()
         # The binding refers to the arrays' memory; the list keeps them alive for as long as the function lives.
         held: list[Any] = []
@@ -250,43 +293,6 @@ class OrtSession:
                 )
 
 
-def require_onnxruntime() -> Any:
-    """Import onnxruntime.
-
-    Raises:
-        MissingDependencyError: It is not installed, or does not load.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"ONNX Runtime cannot be imported: {error}.", "Install it: pip install 'edgeconv[cpu]'"
-        ) from error
-    return onnxruntime
-
-
-def require_provider(provider: str) -> None:
-    """Check that edgeconv and the installed ONNX Runtime can run on `provider`.
-
-    Raises:
-        InputError: There is no provider of that name.
-        MissingDependencyError: The provider is known, but cannot be used here.
-    """
-    if provider not in PROVIDERS:
-        raise InputError(f"unknown provider {provider!r}.", f"Choose one of: {', '.join(PROVIDERS)}.")
-    available: Sequence[str] = require_onnxruntime().get_available_providers()
-    if PROVIDERS[provider] not in available:
-        raise MissingDependencyError(
-            f"provider {provider} is not in the installed ONNX Runtime, which has: {', '.join(available)}.",
-            "Use --provider cpu, or on a machine with an NVIDIA GPU: "
-            "pip uninstall onnxruntime && pip install 'edgeconv[gpu]'",
-        )
-    if provider != "cpu":
-        raise MissingDependencyError(
-            f"edgeconv has no {provider} backend yet: its operators have CPU kernels only.", "Use --provider cpu."
-        )
-
-
 def find_op_library(wanted: bool | str | os.PathLike[str]) -> tuple[str | None, str]:
     """Find the library of native operators.
 
@@ -315,6 +321,20 @@ def find_op_library(wanted: bool | str | os.PathLike[str]) -> tuple[str | None, 
             "edgeconv.op_library() gives the installed one's path, unless EDGECONV_OP_LIBRARY names another.",
         )
     return str(path), ""
+
+
+def _create(onnxruntime: Any, source: str | bytes, session_options: Any, cuda: CudaContext | None) -> Any:
+    if cuda is None:
+        return onnxruntime.InferenceSession(source, session_options, providers=[PROVIDERS["cpu"]])
+    from edgeconv.runtime.ort_cuda import loading_cuda
+
+    with loading_cuda(onnxruntime):
+        return onnxruntime.InferenceSession(
+            source,
+            session_options,
+            providers=[(PROVIDERS["cuda"], cuda.provider_options()), PROVIDERS["cpu"]],
+            enable_fallback=0,
+        )
 
 
 def _existing_file(path: str | os.PathLike[str]) -> Path:

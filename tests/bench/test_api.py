@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 from rich.console import Console
@@ -241,7 +242,8 @@ def test_unusable_settings(conv_model: WriteModel, options: dict[str, Any], mess
         benchmark([conv_model()], **{**ALONE, **options})
 
 
-def test_foreign_provider(conv_model: WriteModel) -> None:
+def test_foreign_provider(conv_model: WriteModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(MissingDependencyError, match="provider cuda"):
         benchmark([conv_model()], provider="cuda", **ALONE)
 

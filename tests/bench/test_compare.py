@@ -14,6 +14,7 @@ from edgeconv.bench.model_file import ModelFile
 from edgeconv.bench.report import BenchmarkReport, Settings, VariantResult
 from edgeconv.bench.statistics import summarize
 from edgeconv.errors import InputError
+from edgeconv.runtime.gpu import GpuInfo
 
 MS = 1_000_000
 
@@ -57,8 +58,11 @@ def report(*variants: VariantResult) -> BenchmarkReport:
 
 
 def test_every_field_of_the_stamp_is_judged_or_left_out_on_purpose() -> None:
+    judged = {*MACHINE, *VERSIONS}
     left_out = {"memory", "available_providers"}
-    assert set(MACHINE) | set(VERSIONS) | left_out == set(Environment.__dataclass_fields__)
+    of_gpu = {name for name in judged if name.startswith("gpu.")}
+    assert judged - of_gpu | left_out | {"gpu"} == set(Environment.__dataclass_fields__)
+    assert of_gpu | {"gpu.uuid", "gpu.source"} == {f"gpu.{name}" for name in GpuInfo.__dataclass_fields__}
     assert not set(MACHINE) & set(VERSIONS)
 
 
@@ -95,6 +99,55 @@ def test_unlike_machines_are_refused_or_marked(field: str, value: object) -> Non
     comparison = compare_reports(present, earlier, allow_unlike=True)
     assert comparison.unlike
     assert comparison.differences[0].startswith(field.replace("_", " "))
+
+
+GPU = GpuInfo("NVIDIA Fake", "8.7", 16, 2**34, "GPU-1", "12.6", "540.4", 300.0, 1300.0, None, 40.0, "sysfs")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "NVIDIA Other"}, "GPU name: NVIDIA Fake, earlier NVIDIA Other"),
+        ({"clock_min": 1300.0}, "GPU clock min: 300.0, earlier 1300.0"),
+        ({"power_limit": 15.0}, "GPU power limit: 40.0, earlier 15.0"),
+    ],
+)
+def test_unlike_gpus_are_refused(change: dict[str, object], message: str) -> None:
+    present, earlier = report(variant("m.onnx", 2.0)), report(variant("m.onnx", 4.0))
+    other = replace(GPU, **change)  # type: ignore[arg-type]
+    present = replace(present, environment=replace(present.environment, gpu=GPU))
+    earlier = replace(earlier, environment=replace(earlier.environment, gpu=other))
+    with pytest.raises(InputError, match=message):
+        compare_reports(present, earlier)
+    newer = replace(earlier, environment=replace(earlier.environment, gpu=replace(GPU, uuid="GPU-2", driver="560")))
+    assert compare_reports(present, newer).differences == ("GPU driver: 540.4, earlier 560",)
+
+
+@pytest.mark.parametrize("name", ["tf32", "cuda_graph", "copies", "allow_cpu_fallback"])
+def test_unlike_ways_to_use_a_gpu_are_refused(name: str) -> None:
+    present, earlier = report(variant("m.onnx", 2.0)), report(variant("m.onnx", 4.0))
+    earlier = replace(earlier, settings=replace(earlier.settings, **{name: True}))
+    with pytest.raises(InputError, match=f"{name.replace('_', ' ')}: off, earlier on"):
+        compare_reports(present, earlier)
+
+
+def timed(path: str, latency: float, device: float) -> VariantResult:
+    """A variant that a device has timed, too."""
+    host = variant(path, latency)
+    samples = variant(path, device, seed=7).series.samples
+    series = replace(host.series, device_samples=samples)
+    return replace(host, series=series, device=summarize(samples, (50,)))
+
+
+def test_times_on_the_device_are_compared_apart() -> None:
+    variants = [timed("a.onnx", 4.0, 2.0), timed("b.onnx", 4.0, 1.0), variant("c.onnx", 8.0)]
+    (host, _), (device,) = interleaved_ratios(variants), interleaved_ratios(variants, device=True)
+    assert host.ratio.value == pytest.approx(1.0, rel=0.01)
+    assert device.ratio.value == pytest.approx(0.5, rel=0.01)
+    comparison = compare_reports(report(timed("a.onnx", 4.0, 1.0)), report(timed("a.onnx", 4.0, 2.0)))
+    assert comparison.ratios[0].ratio.value == pytest.approx(1.0, rel=0.01)
+    assert comparison.device_ratios[0].ratio.value == pytest.approx(0.5, rel=0.01)
+    assert compare_reports(report(timed("a.onnx", 4.0, 1.0)), report(variant("a.onnx", 4.0))).device_ratios == ()
 
 
 def test_unlike_batch_and_shapes_are_refused() -> None:

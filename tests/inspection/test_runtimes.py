@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def test_each_form_of_the_file(form: str, make_kervolution: MakeKervolution, tmp
     assert {row.runtime: row.path for row in report.runtimes} == dict(zip(ROWS, FORMS[form], strict=True))
     for row in report.runtimes:
         assert row.remedy or row.path != NO_LOAD, row
+
+
+def test_operators_without_cuda_kernels_are_named(make_kervolution: MakeKervolution) -> None:
+    usage = find_usage(make_kervolution())
+    everywhere = runtime_paths(usage)[0]
+    assert everywhere.reason.endswith("on GPUs too, if the library is built with CUDA")
+    (path,) = (row for row in runtime_paths(replace(usage, native=usage.native | {"edgeconv::NoKernel"}))[:1])
+    assert path.path == NATIVE
+    assert path.reason.endswith("on the CPU only: edgeconv::NoKernel")
 
 
 def test_remedies_name_the_option_that_helps(make_kervolution: MakeKervolution) -> None:

@@ -20,8 +20,8 @@ from edgeconv.models.registry import model_info
 def test_list() -> None:
     infos = list_models()
     assert [info.name for info in infos] == [
-        *(f"efficientnet_b{n}" for n in range(8)), "efficientnet_lite0", "lenet5", "mobilenet_v2", "resnet18", "resnet20",
-        "resnet34", "resnet50", "vgg11",
+        *(f"efficientnet_b{n}" for n in range(8)), "efficientnet_lite0", "lenet5", "mobilenet_v2", "resnet18",
+        "resnet20", "resnet34", "resnet50", "vgg11",
     ]  # fmt: skip
     for info in infos:
         assert json.loads(json.dumps(info.to_dict()))["input_shape"] == list(info.input_shape)
