@@ -23,7 +23,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-COMMANDS = ("export", "verify", "inspect", "bench", "train", "models")
+COMMANDS = ("export", "verify", "inspect", "bench", "build", "train", "models")
 
 RUN = {"python", "console", "bash"}
 SHOWN = {"text", "json", "toml", "cmake", "cpp"}
