@@ -198,7 +198,7 @@ OrtStatus* ORT_API_CALL infer_shape(const OrtCustomOp* op, OrtShapeInferContext*
       if (definition.stages[i] == EDGECONV_MOBILE_DEPTHWISE) window = kFirstStage + i * kStageInputs;
     }
     const size_t last = kFirstStage + (definition.stages.size() - 1) * kStageInputs;
-    infer_conv_output(self(op).api, context, window, kX, last, window > kFirstStage ? kFirstStage : 0);
+    infer_conv_output(self(op).api, context, window, kX, last, window > kFirstStage ? size_t{kFirstStage} : size_t{0});
   });
 }
 
