@@ -18,6 +18,7 @@ from edgeconv.bench.inputs import parse_shapes
 from edgeconv.bench.progress import show_progress
 from edgeconv.errors import EdgeconvError, InputError, ParityError
 from edgeconv.models.registry import ModelTable
+from edgeconv.quantize.settings import parse_numbers, parse_size
 
 out = Console()
 err = Console(stderr=True)
@@ -329,6 +330,90 @@ def build(
             force=force,
             verbose=verbose,
             tell=lambda line: err.print(escape(line), highlight=False, soft_wrap=True) if verbose else None,
+            progress=tick,
+        )
+    _show(report, as_json)
+
+
+@app.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(help="A float32 .onnx file, or a checkpoint.", show_default=False)],
+    calib: Annotated[
+        Path, typer.Option("--calib", help="Calibration images: a directory, .npz or .npy.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The 8-bit .onnx; by default MODEL.int8.onnx beside it.")
+    ] = None,
+    target: Annotated[str, typer.Option(help="ort, tensorrt or portable.")] = "ort",
+    method: Annotated[str, typer.Option(help="Ranges of activations: minmax, percentile, mse or entropy.")] = "minmax",
+    percentile: Annotated[float, typer.Option(help="Share of the values that a percentile range holds.")] = 99.99,
+    equalize: Annotated[
+        bool, typer.Option("--equalize/--no-equalize", help="Cross-layer equalisation of channels.")
+    ] = True,
+    bias_correction: Annotated[
+        bool, typer.Option("--bias-correction/--no-bias-correction", help="Empirical bias correction.")
+    ] = True,
+    rounding: Annotated[
+        str, typer.Option("--round", help="Of weights: nearest, covariance, or learned (needs torch).")
+    ] = "covariance",
+    exclude: Annotated[
+        list[str], typer.Option(metavar="REGEX", help="Leave nodes of such names in float; repeatable.")
+    ] = [],
+    int8_io: Annotated[bool, typer.Option("--int8-io", help="8-bit inputs and outputs.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Rank layers by what leaving each in float buys.")
+    ] = False,
+    target_sqnr: Annotated[float, typer.Option(help="In dB: --sensitivity proposes layers for it.")] = 22.0,
+    accuracy: Annotated[Path | None, typer.Option(help="Labelled images: a directory a class, or labels.csv.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Images to measure the agreement on (default: those of the calibration).")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Subtracted from pixels in [0, 1]: 0.485,0.456,0.406 (default: the file's).")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="They are then divided by: 0.229,0.224,0.225.")] = None,
+    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH where the file leaves it open.")] = None,
+    calib_limit: Annotated[int | None, typer.Option(help="Use the first so many calibration images.")] = None,
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 16,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw ranges of weights and activations: .png, .svg or .pdf.")
+    ] = None,
+    latency: Annotated[
+        bool, typer.Option("--latency/--no-latency", help="Measure both files in ONNX Runtime here.")
+    ] = True,
+    arch: ArchOption = None,
+    config: ConfigOption = [],
+    trust_pickle: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantise a network to 8 bits, and show what that costs and brings."""
+    with show_progress(err) as tick:
+        report = edgeconv.quantize_model(
+            model,
+            calib,
+            output=output,
+            target=target,
+            method=method,
+            percentile=percentile,
+            equalize=equalize,
+            bias_correction=bias_correction,
+            rounding=rounding,
+            exclude=exclude,
+            int8_io=int8_io,
+            sensitivity=sensitivity,
+            target_sqnr=target_sqnr,
+            accuracy=accuracy,
+            compare=compare,
+            mean=None if mean is None else parse_numbers("--mean", mean),
+            std=None if std is None else parse_numbers("--std", std),
+            size=None if size is None else parse_size(size),
+            limit=calib_limit,
+            batch=batch,
+            plot=plot,
+            latency=latency,
+            architecture=arch,
+            config=_config(config),
+            trust_pickle=trust_pickle,
             progress=tick,
         )
     _show(report, as_json)

@@ -267,10 +267,12 @@ def openvino_forms(kernel: str, layer: Layer, precision: Mapping[str, str] = OPE
         precision: Properties that set the precision; without them OpenVINO may round to bfloat16 or float16.
     """
     graphs = list(standard_graphs(kernel, layer))[1:]
-    return [_openvino_form(name, model, layer.tensors()[0], precision) for name, model in graphs]
+    return [openvino_form(name, model, layer.tensors()[0], precision) for name, model in graphs]
 
 
-def _openvino_form(name: str, model: bytes, x: Output, precision: Mapping[str, str]) -> Form:
+def openvino_form(name: str, model: bytes, x: Output, precision: Mapping[str, str]) -> Form:
+    """A model in OpenVINO with its input in place; properties set the precision, which it must keep to."""
+
     def prepare(threads: int) -> Ready:
         openvino = _openvino()
         properties = {
@@ -278,8 +280,9 @@ def _openvino_form(name: str, model: bytes, x: Output, precision: Mapping[str, s
         }  # fmt: skip
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(model), "CPU", properties)
-        if precision and str(compiled.get_property("INFERENCE_PRECISION_HINT")) != str(openvino.Type.f32):
-            raise EdgeconvError("OpenVINO does not keep to float32, although it was told to.")
+        wanted = precision.get("INFERENCE_PRECISION_HINT")
+        if wanted and str(compiled.get_property("INFERENCE_PRECISION_HINT")) != str(getattr(openvino.Type, wanted)):
+            raise EdgeconvError(f"OpenVINO does not keep to {wanted}, although it was told to.")
         request = compiled.create_infer_request()
         request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
 

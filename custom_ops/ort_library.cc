@@ -29,6 +29,8 @@ void append_all(const Runtime& runtime, CustomOps& ops) {
   edgeconv::append_kervolution(runtime, ops);
   edgeconv::append_qlinear_kervolution(runtime, ops);
   edgeconv::append_deconv_whitening(runtime, ops);
+  edgeconv::append_qlinear_mobile(runtime, ops);
+  edgeconv::append_qlinear_pool(runtime, ops);
 }
 
 // The domain and what it refers to; both must outlive every session. One for each runtime in the process, and for what

@@ -7,6 +7,7 @@ The public API; each function is what one command of the `edgeconv` program call
     verify_model         an .onnx against its checkpoint                edgeconv verify
     inspect_model        what is in an .onnx and which runtimes take it edgeconv inspect
     benchmark            measured latency of .onnx files                edgeconv bench
+    quantize_model       an .onnx and images -> an 8-bit .onnx          edgeconv quantize
     train_model          the training recipe                            edgeconv train
     list_models          the model registry                             edgeconv models
     load_checkpoint      a checkpoint file -> model and metadata
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edgeconv.export.verification import verify_model
     from edgeconv.inspection import inspect_model
     from edgeconv.models.registry import list_models
+    from edgeconv.quantize.api import quantize_model
     from edgeconv.runtime.op_library import op_library
     from edgeconv.training.recipe import train_model
 
@@ -41,6 +43,7 @@ __all__ = [
     "list_models",
     "load_checkpoint",
     "op_library",
+    "quantize_model",
     "save_checkpoint",
     "to_onnx",
     "train_model",
@@ -54,6 +57,7 @@ _HOMES = {
     "list_models": "edgeconv.models.registry",
     "load_checkpoint": "edgeconv.checkpoint",
     "op_library": "edgeconv.runtime.op_library",
+    "quantize_model": "edgeconv.quantize.api",
     "save_checkpoint": "edgeconv.checkpoint",
     "to_onnx": "edgeconv.export.pipeline",
     "train_model": "edgeconv.training.recipe",

@@ -16,6 +16,7 @@ set(EDGECONV_NEON_DOTPROD_FLAGS -march=armv8.2-a+dotprod ${EDGECONV_NEON_FLAGS})
 set(EDGECONV_ARM_ISAS neon neon_dotprod)
 # Of an operator: its bytes are defined by float32 steps that are rounded one by one.
 set(EDGECONV_QLINEAR_KERVOLUTION_FLAGS -ffp-contract=off)
+set(EDGECONV_QLINEAR_MOBILE_FLAGS -ffp-contract=off)
 
 # Kernels: everything that knows no runtime.
 add_library(edgeconv_kernels OBJECT)

@@ -15,6 +15,8 @@ using CustomOps = std::vector<std::shared_ptr<OrtCustomOp>>;
 void append_kervolution(const Runtime& runtime, CustomOps& ops);
 void append_qlinear_kervolution(const Runtime& runtime, CustomOps& ops);
 void append_deconv_whitening(const Runtime& runtime, CustomOps& ops);
+void append_qlinear_mobile(const Runtime& runtime, CustomOps& ops);
+void append_qlinear_pool(const Runtime& runtime, CustomOps& ops);
 
 // The same operators on GPUs; only in builds with CUDA.
 void append_kervolution_cuda(const Runtime& runtime, CustomOps& ops);

@@ -22,7 +22,7 @@ from edgeconv.errors import EdgeconvError, InputError
 from edgeconv.inspection.nodes import standard_opset
 from edgeconv.ops import deconv_whitening
 from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES, VERSION, KervolutionOperator
-from edgeconv.ops.registry import OPERATORS, operator_of, register_torch_operators
+from edgeconv.ops.registry import LAYER_OPERATORS, operator_of, register_torch_operators
 from edgeconv.ops.schema import register_schemas
 
 MIN_OPSET, MAX_OPSET = 18, 23
@@ -129,7 +129,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         getattr(torch.ops.edgeconv, name).default: (
             _translation(operator) if isinstance(operator, KervolutionOperator) else _translate_whitening
         )
-        for name, operator in OPERATORS.items()
+        for name, operator in LAYER_OPERATORS.items()
     }
 
 

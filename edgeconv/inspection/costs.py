@@ -5,6 +5,7 @@ Counted are the operators whose cost is multiplications and additions in pairs:
     Conv, ConvInteger, QLinearConv, kervolutions   output elements · (C/group) · kernel elements
     ConvTranspose                                  input elements · (M/group) · kernel elements
     Gemm, MatMul, MatMulInteger, QLinearMatMul     output elements · K
+    QLinearConvolution, QLinearBottleneck, …       the sum of their convolutions
     DeconvWhitening                                group · (P·F² + 3·(n_iter - 1)·F³) for P samples of F values
 
 A bias, an activation, a pooling and a normalisation add none. A kervolution counts as the convolution of its shape.
@@ -26,6 +27,7 @@ from edgeconv.inspection.nodes import STANDARD_DOMAINS, domain_of
 from edgeconv.inspection.shapes import Value
 from edgeconv.ops.deconv_whitening import N_ITER, SAMPLING_STRIDE, WhiteningOperator, WhiteningShape, sampling_steps
 from edgeconv.ops.kervolution import KervolutionOperator
+from edgeconv.ops.qlinear_mobile import KEEP, QLinearMobileOperator, QLinearPoolOperator
 from edgeconv.ops.registry import operator_of
 
 ABSOLUTE_DIFFERENCE_KERNELS = ("manhattan", "chebyshev")
@@ -80,6 +82,10 @@ def node_cost(node: onnx.NodeProto, values: Mapping[str, Value]) -> Cost:
             return Cost(absolute_differences=count)
     elif isinstance(operator, WhiteningOperator):
         count = _whitening(node, values)
+    elif isinstance(operator, QLinearMobileOperator):
+        count = _mobile(node, values, operator)
+    elif isinstance(operator, QLinearPoolOperator):
+        return Cost()
     elif domain_of(node) not in STANDARD_DOMAINS:
         return UNKNOWN
     elif kind in _CONVOLUTIONS:
@@ -106,6 +112,8 @@ def operand_type(node: onnx.NodeProto, values: Mapping[str, Value]) -> str | Non
         return values[node.output[0]].dtype if node.output[0] in values else None
     if isinstance(operator, KervolutionOperator):
         position: int | None = operator.weights
+    elif isinstance(operator, QLinearMobileOperator):
+        position = operator.inputs.index(operator.stages[0].inputs[0])
     else:
         position = _WEIGHTS.get(node.op_type) if domain_of(node) in STANDARD_DOMAINS else None
     return values[node.input[position]].dtype if position is not None and node.input[position] in values else None
@@ -118,6 +126,29 @@ def _sizes(name: str, values: Mapping[str, Value]) -> tuple[int, ...] | None:
 def _convolution(node: onnx.NodeProto, values: Mapping[str, Value], weight: int) -> int | None:
     y, w = _sizes(node.output[0], values), _sizes(node.input[weight], values)
     return math.prod(y) * math.prod(w[1:]) if y and w else None
+
+
+def _mobile(node: onnx.NodeProto, values: Mapping[str, Value], operator: QLinearMobileOperator) -> int | None:
+    """All convolutions of a block: those from the window on have Y's positions, an expansion those that it gives."""
+    given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    x, y = _sizes(node.input[0], values), _sizes(node.output[0], values)
+    if not x or not y or len(x) != 4 or len(y) != 4:
+        return None
+    batch, _, *image = (x[axis] for axis in given.get("x_perm", KEEP))
+    positions = math.prod(y) // max(1, y[list(given.get("y_perm", KEEP)).index(1)])
+    total = 0
+    for stage in operator.stages:
+        w = _sizes(node.input[operator.inputs.index(stage.inputs[0])], values)
+        if not w:
+            return None
+        count = positions
+        if stage.kind == "expand":
+            strides, pads = given.get("expand_strides", (1, 1)), given.get("expand_pads", (0, 0, 0, 0))
+            count = batch * math.prod(
+                (size + pads[i] + pads[i + 2] - w[2 + i]) // strides[i] + 1 for i, size in enumerate(image)
+            )
+        total += count * math.prod(w)
+    return total
 
 
 def _whitening(node: onnx.NodeProto, values: Mapping[str, Value]) -> int | None:

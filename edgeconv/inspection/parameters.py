@@ -16,6 +16,7 @@ from onnx import TensorProto
 
 from edgeconv.inspection.nodes import consumed, domain_of, is_edgeconv_operator, subgraphs, tensor_elements, walk
 from edgeconv.ops.kervolution import KervolutionOperator
+from edgeconv.ops.qlinear_mobile import OPERATORS as MOBILE_OPERATORS
 from edgeconv.ops.registry import OPERATORS
 
 _FLOATING = frozenset(
@@ -43,6 +44,10 @@ _INTEGER_WEIGHTS = {
     "ConvInteger": {1},
     "MatMulInteger": {0, 1},
     **{name: {each.weights} for name, each in OPERATORS.items() if isinstance(each, KervolutionOperator)},
+    **{
+        name: {i for i, each in enumerate(operator.inputs) if each.endswith(("W", "B"))}
+        for name, operator in MOBILE_OPERATORS.items()
+    },
 }
 
 

@@ -8,10 +8,15 @@ import onnx
 from onnx import defs
 
 from edgeconv.errors import MissingDependencyError
-from edgeconv.ops import deconv_whitening_schema, kervolution_schema, qlinear_manhattan_schema
+from edgeconv.ops import deconv_whitening_schema, kervolution_schema, qlinear_manhattan_schema, qlinear_mobile_schema
 from edgeconv.ops.kervolution import DOMAIN
 
-FAMILIES = (kervolution_schema.schemas, qlinear_manhattan_schema.schemas, deconv_whitening_schema.schemas)
+FAMILIES = (
+    kervolution_schema.schemas,
+    qlinear_manhattan_schema.schemas,
+    deconv_whitening_schema.schemas,
+    qlinear_mobile_schema.schemas,
+)
 """One function for each family of operators, which returns its schemas."""
 
 

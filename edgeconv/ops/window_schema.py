@@ -65,8 +65,9 @@ def make_schema(
     node: type[OperatorNode],
     attributes: Sequence[OpSchema.Attribute],
     optional: Sequence[str] = (),
+    window: bool = True,
 ) -> OpSchema:
-    """Build the schema of any operator with a window, with type and shape inference.
+    """Build the schema of any operator, with type and shape inference.
 
     Args:
         operator: Its name, and the names of its inputs and outputs.
@@ -75,8 +76,9 @@ def make_schema(
         outputs: The same for each output.
         types: Type variables: name, allowed types, of what.
         node: Infers types and shapes.
-        attributes: Those that it takes besides strides, pads, dilations, group and those for TensorRT's parser.
+        attributes: Those that it takes besides the window's and those for TensorRT's parser.
         optional: Names of the inputs that may be absent.
+        window: Whether it takes strides, pads, dilations and group.
     """
     formal, option = OpSchema.FormalParameter, OpSchema.FormalParameterOption
     schema = OpSchema(
@@ -90,7 +92,7 @@ def make_schema(
         ],
         outputs=[formal(name, kind, text) for name, (kind, text) in zip(operator.outputs, outputs, strict=True)],
         type_constraints=list(types),
-        attributes=[*attributes, *_window_attributes()],
+        attributes=[*attributes, *(_window_attributes() if window else []), *_plugin_attributes()],
     )
     schema.set_type_and_shape_inference_function(_inference(operator, node))
     return schema
@@ -105,8 +107,11 @@ def _window_attributes() -> list[OpSchema.Attribute]:
     return [
         *(schema_attribute(name, default, description) for name, (default, description) in _WINDOW.items()),
         schema_attribute("group", 1, "Number of groups that the channels of X and the filters are split into."),
-        *(schema_attribute(name, value, "For TensorRT's parser.") for name, value in PLUGIN_ATTRIBUTES.items()),
     ]
+
+
+def _plugin_attributes() -> list[OpSchema.Attribute]:
+    return [schema_attribute(name, value, "For TensorRT's parser.") for name, value in PLUGIN_ATTRIBUTES.items()]
 
 
 def _inference(operator: Operator, kind: type[OperatorNode]) -> Callable[[Any], None]:

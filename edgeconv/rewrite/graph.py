@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -87,14 +87,22 @@ class Graph:
 
     def add_constant(self, value: Array, hint: str) -> str:
         """Add an initialiser under a name that is not taken, `hint` if possible, and return the name."""
-        taken = self._names
-        name, count = hint, 1
-        while name in taken:
-            count += 1
-            name = f"{hint}_{count}"
-        self._graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
+        return self.add_constants({hint: value})[0]
+
+    def add_constants(self, values: Mapping[str, Array]) -> list[str]:
+        """Add an initialiser for each, under a name that is not taken, the key if possible, and return the names."""
+        taken, names = self._names, []
+        for hint, value in values.items():
+            name, count = hint, 1
+            while name in taken:
+                count += 1
+                name = f"{hint}_{count}"
+            taken.add(name)
+            names.append(name)
+            tensor = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
+            self._graph.initializer.append(tensor)
         self._index()
-        return name
+        return names
 
     @property
     def _names(self) -> set[str]:
@@ -123,6 +131,13 @@ class Graph:
             for index in reversed(range(len(values))):
                 if getattr(values[index], "name", None) in gone or getattr(values[index], "tensor_name", None) in gone:
                     del values[index]
+
+    def forget_shape(self, name: str) -> None:
+        """Take out what the file says of a value's shape."""
+        values = self._graph.value_info
+        for index in reversed(range(len(values))):
+            if values[index].name == name:
+                del values[index]
 
     def _remove_unused(self, names: list[str]) -> set[str]:
         """Remove the values of these names that nothing reads, and what only they needed; return what is not there."""

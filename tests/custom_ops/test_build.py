@@ -57,7 +57,8 @@ def test_no_instruction_is_outside_its_instruction_set(native_build: Path) -> No
 
 def test_instruction_set_files_share_no_code(native_build: Path) -> None:
     """A weak (inline, template) symbol could replace the one of another file: only local ones, and the entry."""
-    for path in sorted([*native_build.rglob("*kervolution_*.o"), *native_build.rglob("*deconv_whitening_*.o")]):
+    families = ("kervolution", "deconv_whitening", "qlinear_mobile")
+    for path in sorted(path for name in families for path in native_build.rglob(f"*{name}_*.o")):
         if path_is_of(path, instruction_set(path)):
             symbols = [line.split()[-2:] for line in output("nm", "--defined-only", path).splitlines()]
             shared = [name for kind, name in symbols if kind not in "tbrd"]

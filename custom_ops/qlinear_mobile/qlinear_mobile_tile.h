@@ -1,0 +1,224 @@
+// The register tile of the dense and pointwise stages: sums of a few positions and a block of channels, and what
+// becomes of them. Positions are `position_stride` activations apart, taps in rows of `steps` x kDepth neighbouring
+// activations.
+#ifndef EDGECONV_QLINEAR_MOBILE_QLINEAR_MOBILE_TILE_H_
+#define EDGECONV_QLINEAR_MOBILE_QLINEAR_MOBILE_TILE_H_
+
+#include "qlinear_mobile/qlinear_mobile.h"
+#include "qlinear_mobile/qlinear_mobile_blocks.h"
+
+namespace {
+
+using Ints = Dots::Ints;
+using Element = Dots::Element;
+constexpr int kBlock = Dots::kLanes * Dots::kVectors;  // channels of a full block, and elements of a Vector
+
+inline int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// A block's packed part of a stage.
+struct BlockWeights {
+  const Dots::Weight* weights;
+  const int32_t* bias;
+  const float* multipliers;
+  const float* offsets;       // of biased sums
+  const Dots::Weight* ahead;  // behind the weights
+};
+
+// From a real result over its scale to an activation's unsigned byte.
+struct Narrowing {
+  Dots::Limits limits;
+  bool far;     // the quotients may be beyond 32-bit integers
+  bool biased;  // Dots::narrow_biased
+};
+
+// Within 32-bit integers, where it is above them.
+inline Dots::Float at_most(Dots::Float value) {
+  const Dots::Float most = Simd::set(1e9f);
+  return Simd::select_less(value, most, value, most);
+}
+
+// From sums to quotients, in registers: a store of bytes would make the compiler load them anew.
+template <int vectors, bool biased>
+struct Factors {
+  Dots::Float multipliers[vectors], offsets[biased ? vectors : 1];
+
+  explicit Factors(const BlockWeights& block) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      multipliers[v] = Simd::load(block.multipliers + v * Dots::kLanes);
+      if constexpr (biased) offsets[v] = Simd::load(block.offsets + v * Dots::kLanes);
+    }
+  }
+};
+
+template <int vectors, bool biased, typename D = Dots>
+inline Dots::Vector narrow(const Dots::Int* sums, const Factors<vectors, biased>& factors, const Narrowing& narrowing) {
+  if constexpr (biased) return D::template narrow_biased<vectors>(sums, factors.multipliers, factors.offsets);
+  Dots::Int steps[vectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < vectors; ++v) {
+    Dots::Float value = Simd::mul(Ints::to_float(sums[v]), factors.multipliers[v]);
+    if (narrowing.far) value = at_most(value);
+    steps[v] = Dots::round(value);
+  }
+  return Dots::narrow<vectors>(steps, narrowing.limits);
+}
+
+// Activations for the depthwise stage: position i goes to ring + places[i].
+template <bool is_biased>
+struct StoreActivations {
+  static constexpr bool biased = is_biased;
+  Element* ring;
+  const int32_t* places;
+  const Narrowing* narrowing;
+
+  void advance(int64_t positions) { places += positions; }
+
+  template <int vectors>
+  inline void finish(const Dots::Int* sums, const Factors<vectors, biased>& factors, int64_t position) const {
+    Dots::store(ring + places[position], narrow<vectors, biased>(sums, factors, *narrowing));
+  }
+};
+
+// What makes the residual: X, in the place of the result, and its share in it.
+struct Residual {
+  const uint8_t* x;
+  int64_t x_stride;
+  Dots::Int x_zero_point;
+  Simd::Float low, high;  // of the projection's steps, less its zero-point
+  Simd::Float scale, x_scale;
+};
+
+// The call's result: position i goes to y + i * y_stride.
+template <bool adds>
+struct StoreResult {
+  static constexpr bool biased = false;
+  uint8_t* y;  // of the block's first channel
+  int64_t y_stride;
+  int64_t channels;  // of the block
+  uint8_t flip;      // what makes bytes unsigned
+  const Narrowing* narrowing;
+  const Residual* residual;
+
+  void advance(int64_t positions) { y += positions * y_stride; }
+
+  template <int vectors>
+  inline void finish(const Dots::Int* sums, const Factors<vectors, biased>& factors, int64_t position) const {
+    uint8_t* const to = y + position * y_stride;
+    if constexpr (!adds) {
+      const Dots::Vector bytes = narrow<vectors, false>(sums, factors, *narrowing);
+      return Dots::store_bytes<vectors>(to, bytes, channels, flip);
+    } else {
+      const Residual& given = *residual;
+      Dots::Int steps[vectors], x[vectors];
+      Dots::load_steps<vectors>(given.x + position * given.x_stride, channels, flip, x);
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) {
+        const Dots::Float value = Simd::mul(Ints::to_float(sums[v]), factors.multipliers[v]);
+        const Dots::Float p = Ints::to_float(Ints::round_between(value, given.low, given.high));
+        const Dots::Float added = Ints::to_float(Ints::sub(x[v], given.x_zero_point));
+        const Dots::Float sum = Simd::add(Simd::mul(p, given.scale), Simd::mul(added, given.x_scale));
+        steps[v] = Dots::round(narrowing->far ? at_most(sum) : sum);
+      }
+      Dots::store_bytes<vectors>(to, Dots::narrow<vectors>(steps, narrowing->limits), channels, flip);
+    }
+  }
+};
+
+// What a tile multiplies: `rows` x `columns` stretches of `steps` * kDepth activations a position.
+struct DotInput {
+  const Element* x;
+  int64_t position_stride, row_stride, column_stride;
+  int64_t rows, columns, steps;
+};
+
+// Each step of a tile fetches a line of what follows the block's weights: the next block's.
+constexpr int64_t kLine = 64;
+
+// Tiles [first, first + tiles), each of `positions` positions, of which the first is `position`.
+template <int vectors, int positions, typename Store>
+__attribute__((noinline)) void run_dot_tiles(const DotInput& input, const BlockWeights& given_block, const Store& given,
+                                             int64_t position, int64_t first, int64_t tiles) {
+  constexpr int kWeights = vectors * Dots::kLanes * Dots::kDepth;
+  // Copies: stores of bytes may change what is not in registers.
+  const Store store = given;
+  const BlockWeights block = given_block;
+  const int64_t stride = input.position_stride, row_stride = input.row_stride, column_stride = input.column_stride;
+  const int64_t rows = input.rows, columns = input.columns, steps = input.steps;
+  const Element* start = input.x + position * stride;
+  const char* ahead = reinterpret_cast<const char*>(block.ahead) + first * rows * columns * steps * kLine;
+  for (int64_t tile = 0; tile < tiles; ++tile, position += positions, start += positions * stride) {
+    Dots::Int sums[positions][vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      const Dots::Int bias = Ints::load(block.bias + v * Dots::kLanes);
+#pragma GCC unroll 16
+      for (int p = 0; p < positions; ++p) sums[p][v] = bias;
+    }
+    const Dots::Weight* weights = block.weights;
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t column = 0; column < columns; ++column) {
+        const Element* x = start + row * row_stride + column * column_stride;
+        for (int64_t step = 0; step < steps; ++step) {
+          Dots::Vector w[vectors];
+#pragma GCC unroll 4
+          for (int v = 0; v < vectors; ++v) w[v] = Dots::load(weights + v * Dots::kLanes * Dots::kDepth);
+#pragma GCC unroll 16
+          for (int p = 0; p < positions; ++p) {
+            const Dots::Vector broadcast = Dots::broadcast(x + p * stride);
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; ++v) sums[p][v] = Dots::dot(sums[p][v], broadcast, w[v]);
+          }
+          __builtin_prefetch(ahead, 0, 2);
+          ahead += kLine;
+          x += Dots::kDepth;
+          weights += kWeights;
+        }
+      }
+    }
+    const Factors<vectors, Store::biased> factors(block);
+#pragma GCC unroll 16
+    for (int p = 0; p < positions; ++p) {
+      Dots::Int done[vectors];  // the address of `sums` would keep it in memory
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) done[v] = sums[p][v];
+      store.template finish<vectors>(done, factors, position + p);
+    }
+  }
+}
+
+template <int vectors, int positions, typename Store>
+inline void run_dot_tiles_of(int64_t count, const DotInput& input, const BlockWeights& block, const Store& store,
+                             int64_t position, int64_t first, int64_t tiles) {
+  if constexpr (positions > 1) {
+    if (count < positions) {
+      return run_dot_tiles_of<vectors, positions - 1>(count, input, block, store, position, first, tiles);
+    }
+  }
+  run_dot_tiles<vectors, positions>(input, block, store, position, first, tiles);
+}
+
+// All `count` positions, in tiles as even as can be.
+template <int vectors, typename Store>
+inline void run_dots_of(const DotInput& input, int64_t count, const BlockWeights& block, const Store& store) {
+  if (count <= 0) return;
+  const int64_t tiles = divide_up(count, Dots::kPositions[vectors]), each = count / tiles, more = count % tiles;
+  constexpr int kMost = Dots::kPositions[vectors];
+  if (more > 0) run_dot_tiles_of<vectors, kMost>(each + 1, input, block, store, 0, 0, more);
+  run_dot_tiles_of<vectors, kMost>(each, input, block, store, more * (each + 1), more, tiles - more);
+}
+
+template <typename Store>
+void run_dots(int64_t vectors, const DotInput& input, int64_t count, const BlockWeights& block, const Store& store) {
+  if constexpr (Dots::kVectors == 4) {
+    if (vectors == 4) return run_dots_of<4>(input, count, block, store);
+    if (vectors == 3) return run_dots_of<3>(input, count, block, store);
+  }
+  if (vectors == 2) return run_dots_of<2>(input, count, block, store);
+  run_dots_of<1>(input, count, block, store);
+}
+
+}  // namespace
+
+#endif  // EDGECONV_QLINEAR_MOBILE_QLINEAR_MOBILE_TILE_H_

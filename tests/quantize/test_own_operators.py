@@ -1,0 +1,85 @@
+"""edgeconv's operators in a quantised network: the 8-bit form where there is one, float where there is none, said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+import edgeconv
+from edgeconv.nn import Kerv2d
+from edgeconv.runtime.ort import OrtSession
+
+from .models import image_batch, kinds, sqnr
+
+HALF = {"edgeconv.normalization": '{"mean": [0.5], "std": [0.5]}'}
+
+
+class Mixed(nn.Module):
+    """A convolution, a kervolution, a convolution."""
+
+    def __init__(self, kernel: str) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.kerv = Kerv2d(6, 8, 3, padding=1, kernel=kernel, gamma=0.05)
+        self.last = nn.Conv2d(8, 5, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (N, 5)."""
+        middle: Tensor = self.last(self.kerv(torch.relu(self.norm(self.stem(image)))))
+        return middle.mean((2, 3))
+
+
+@pytest.mark.parametrize(("kernel", "target"), [("manhattan", "ort"), ("manhattan", "tensorrt"), ("gaussian", "ort")])
+def test_kervolutions(kernel: str, target: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    edgeconv.to_onnx(Mixed(kernel), torch.zeros(2, 3, 20, 26), path, metadata=HALF, verify=False, input_names=["x"])
+    np.save(tmp_path / "calib.npy", image_batch(12))
+    report = edgeconv.quantize_model(
+        path, tmp_path / "calib.npy", output=tmp_path / "out.onnx", target=target, latency=False
+    )
+    written, images = onnx.load(tmp_path / "out.onnx"), image_batch(6, seed=9)
+    for library in (True, False):
+        expected, actual = (
+            OrtSession(each, op_library=library).run({"x": images}).popitem()[1]
+            for each in (path, tmp_path / "out.onnx")
+        )
+        assert sqnr(expected, actual) > 15, library
+    if (kernel, target) == ("manhattan", "ort"):
+        assert "QLinearManhattanKervolution" in kinds(written)
+        assert "ManhattanKervolution" not in kinds(written)
+        assert report.left == {}
+        assert any("put on the grid of their inputs" in warning for warning in report.warnings)
+        return
+    operator = "ManhattanKervolution" if kernel == "manhattan" else "GaussianKervolution"
+    assert operator in kinds(written)
+    (reason,) = report.left.values()
+    assert reason == (
+        f"the 8-bit form of edgeconv::{operator} runs in ONNX Runtime only"
+        if kernel == "manhattan"
+        else f"edgeconv::{operator} has no 8-bit form"
+    )
+
+
+def test_a_checkpoint_in_one_step(tmp_path: Path) -> None:
+    from edgeconv.models.registry import create
+
+    torch.manual_seed(0)
+    edgeconv.save_checkpoint(
+        tmp_path / "net.pt", create("lenet5", kernel="linear"), architecture="lenet5", config={"kernel": "linear"},
+        input_shape=(1, 28, 28), normalization={"mean": [0.2], "std": [0.3]},
+    )  # fmt: skip
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "calib.npz", images=pixels)
+    report = edgeconv.quantize_model(
+        tmp_path / "net.pt", tmp_path / "calib.npz", latency=False, rounding="nearest", bias_correction=False
+    )
+    assert report.path == str(tmp_path / "net.int8.onnx")
+    assert report.quantized["layers"] == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calib.npz", "net.int8.onnx", "net.pt"]
