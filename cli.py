@@ -76,6 +76,27 @@ ShapesOption = Annotated[
     list[str],
     typer.Option(help="[NAME:]1x3x224x224; a word is a dynamic axis (Nx3xH=64xW=64). Repeatable, one an input."),
 ]
+ProviderOption = Annotated[
+    str,
+    typer.Option(help="Where to run: cpu, cuda (ONNX Runtime on an NVIDIA GPU), tensorrt or tensorrt-rtx (engines)."),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="cpu, cuda: threads an operator may use (default: one a core).")
+]
+BatchOption = Annotated[int, typer.Option(help="Size of a dynamic batch axis.")]
+SizesOption = Annotated[list[str], typer.Option(help="[NAME:]1x3x224x224; repeatable.")]
+OpLibraryOption = Annotated[
+    bool, typer.Option("--op-library/--no-op-library", help="Use the native operators (plugins), or the functions.")
+]
+DeviceOption = Annotated[int, typer.Option(help="GPU: its number, among those that are visible.")]
+Tf32Option = Annotated[bool, typer.Option("--tf32", help="GPU: let float32 products drop to TF32 (default: float32).")]
+FallbackOption = Annotated[
+    bool, typer.Option("--allow-cpu-fallback", help="cuda: go on although some nodes run on the CPU (default: error).")
+]
+TrustEngineOption = Annotated[
+    bool,
+    typer.Option("--trust-engine", help="Load an engine without its stamp. An engine is code: only if you trust it."),
+]
 
 
 @app.command()
@@ -192,15 +213,60 @@ def inspect(
 
 
 @app.command()
+def run(
+    model: Annotated[Path, typer.Argument(help="An .onnx file, or an engine of TensorRT.", show_default=False)],
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", "-i", help=".npy or .npz (arrays by input name, or images); uint8 is normalised. Default: noise."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz.")] = None,
+    provider: ProviderOption = "cpu",
+    threads: ThreadsOption = None,
+    batch: BatchOption = 1,
+    shapes: SizesOption = [],
+    op_library: OpLibraryOption = True,
+    seed: Annotated[int, typer.Option(help="Of made-up inputs.")] = 0,
+    device: DeviceOption = 0,
+    tf32: Tf32Option = False,
+    allow_cpu_fallback: FallbackOption = False,
+    trust_engine: TrustEngineOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a model or an engine once, and show or write what comes out."""
+    with show_progress(err) as tick:
+        report = edgeconv.run_model(
+            model,
+            inputs,
+            output=output,
+            provider=provider,
+            threads=threads,
+            batch=batch,
+            shapes=parse_shapes(shapes),
+            op_library=op_library,
+            seed=seed,
+            device=device,
+            tf32=tf32,
+            allow_cpu_fallback=allow_cpu_fallback,
+            trust_engine=trust_engine,
+            progress=tick,
+        )
+    _show(report, as_json)
+
+
+@app.command()
 def bench(
-    models: Annotated[list[Path], typer.Argument(help="One or more .onnx files.", show_default=False)],
-    provider: Annotated[str, typer.Option(help="Where to run: cpu, or cuda (an NVIDIA GPU).")] = "cpu",
+    models: Annotated[
+        list[Path], typer.Argument(help="One or more .onnx files, or engines of TensorRT.", show_default=False)
+    ],
+    provider: ProviderOption = "cpu",
     iterations: Annotated[int | None, typer.Option(help="Least number of samples (default 64; p99 takes 662).")] = None,
     duration: Annotated[float, typer.Option(help="Least time of measurement of each variant, in seconds.")] = 3.0,
     warmup: Annotated[float, typer.Option(help="Least warm-up in seconds; it goes on until stable. 0: none.")] = 0.5,
-    threads: Annotated[int | None, typer.Option(help="Threads an operator may use (default: one a core).")] = None,
-    batch: Annotated[int, typer.Option(help="Size of a dynamic batch axis.")] = 1,
-    shapes: Annotated[list[str], typer.Option(help="[NAME:]1x3x224x224; repeatable.")] = [],
+    threads: ThreadsOption = None,
+    batch: BatchOption = 1,
+    shapes: SizesOption = [],
     percentile: Annotated[
         list[float], typer.Option(help="Percentile to report; repeatable.", show_default="50, 90, 99")
     ] = [50, 90, 99],
@@ -208,9 +274,7 @@ def bench(
     compare: Annotated[
         bool, typer.Option("--compare", help="Interleave all models, with and without the op library, with ratios.")
     ] = False,
-    op_library: Annotated[
-        bool, typer.Option("--op-library/--no-op-library", help="Use the native operators, or the functions.")
-    ] = True,
+    op_library: OpLibraryOption = True,
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Measure memory, in a process of its own.")
     ] = True,
@@ -221,24 +285,20 @@ def bench(
         bool, typer.Option("--allow-unlike", help="Compare with an unlike baseline all the same, and mark it.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of inputs, order of turns and resampling.")] = 0,
-    device: Annotated[int, typer.Option(help="cuda: number of the GPU, among those that are visible.")] = 0,
-    tf32: Annotated[
-        bool, typer.Option("--tf32", help="cuda: let float32 products drop to TF32 (default: float32).")
-    ] = False,
+    device: DeviceOption = 0,
+    tf32: Tf32Option = False,
     cuda_graph: Annotated[
-        bool, typer.Option("--cuda-graph/--no-cuda-graph", help="cuda: launch an inference as one CUDA graph.")
+        bool, typer.Option("--cuda-graph/--no-cuda-graph", help="GPU: launch an inference as one CUDA graph.")
     ] = False,
     copies: Annotated[
-        bool, typer.Option("--copies/--no-copies", help="cuda: copy inputs to the GPU and outputs back, and count it.")
+        bool, typer.Option("--copies/--no-copies", help="GPU: copy inputs there and outputs back, and count it.")
     ] = False,
-    allow_cpu_fallback: Annotated[
-        bool,
-        typer.Option("--allow-cpu-fallback", help="cuda: measure although some nodes run on the CPU (default: error)."),
-    ] = False,
+    allow_cpu_fallback: FallbackOption = False,
+    trust_engine: TrustEngineOption = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON report here too.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure latency, throughput, memory and loading time of .onnx files; on a GPU its own time apart."""
+    """Measure latency, throughput, memory and loading time of models; on a GPU its own time apart."""
     with show_progress(err) as tick:
         report = edgeconv.benchmark(
             models,
@@ -262,6 +322,7 @@ def bench(
             cuda_graph=cuda_graph,
             copies=copies,
             allow_cpu_fallback=allow_cpu_fallback,
+            trust_engine=trust_engine,
             progress=tick,
         )
     if output is not None:
@@ -308,11 +369,11 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine of an .onnx file; keep the stored one if it fits."""
-    from edgeconv.runtime.engine_build import build_engine, parse_workspace
+    from edgeconv.runtime.engine_build import parse_workspace
     from edgeconv.runtime.engine_shapes import parse_shape_lists
 
     with show_progress(err) as tick:
-        report = build_engine(
+        report = edgeconv.build_engine(
             model,
             output,
             provider=provider,

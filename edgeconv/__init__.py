@@ -6,7 +6,9 @@ The public API; each function is what one command of the `edgeconv` program call
     export_checkpoint    a checkpoint file -> a verified .onnx          edgeconv export
     verify_model         an .onnx against its checkpoint                edgeconv verify
     inspect_model        what is in an .onnx and which runtimes take it edgeconv inspect
+    run_model            one inference, and what came out               edgeconv run
     benchmark            measured latency of .onnx files                edgeconv bench
+    build_engine         an .onnx -> a TensorRT engine                  edgeconv build
     quantize_model       an .onnx and images -> an 8-bit .onnx          edgeconv quantize
     train_model          the training recipe                            edgeconv train
     list_models          the model registry                             edgeconv models
@@ -33,17 +35,21 @@ if TYPE_CHECKING:
     from edgeconv.inspection import inspect_model
     from edgeconv.models.registry import list_models
     from edgeconv.quantize.api import quantize_model
+    from edgeconv.runtime.engine_build import build_engine
     from edgeconv.runtime.op_library import op_library
+    from edgeconv.runtime.run import run_model
     from edgeconv.training.recipe import train_model
 
 __all__ = [
     "benchmark",
+    "build_engine",
     "export_checkpoint",
     "inspect_model",
     "list_models",
     "load_checkpoint",
     "op_library",
     "quantize_model",
+    "run_model",
     "save_checkpoint",
     "to_onnx",
     "train_model",
@@ -52,12 +58,14 @@ __all__ = [
 
 _HOMES = {
     "benchmark": "edgeconv.bench.api",
+    "build_engine": "edgeconv.runtime.engine_build",
     "export_checkpoint": "edgeconv.export.pipeline",
     "inspect_model": "edgeconv.inspection",
     "list_models": "edgeconv.models.registry",
     "load_checkpoint": "edgeconv.checkpoint",
     "op_library": "edgeconv.runtime.op_library",
     "quantize_model": "edgeconv.quantize.api",
+    "run_model": "edgeconv.runtime.run",
     "save_checkpoint": "edgeconv.checkpoint",
     "to_onnx": "edgeconv.export.pipeline",
     "train_model": "edgeconv.training.recipe",

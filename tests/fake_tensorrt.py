@@ -91,6 +91,9 @@ class FakeCuda(ModuleType):
         self.memory[ctypes.addressof(block)] = block
         return Error.cudaSuccess, ctypes.addressof(block)
 
+    def cudaMemGetInfo(self) -> tuple[Any, int, int]:
+        return Error.cudaSuccess, self.room, 1 << 33
+
     def cudaFree(self, address: int) -> tuple[Any]:
         self.room += len(self.memory.pop(address))
         return (Error.cudaSuccess,)

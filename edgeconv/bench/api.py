@@ -6,24 +6,26 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 from edgeconv.bench.compare import check_alike, compare_reports, interleaved_ratios
 from edgeconv.bench.conditions import Conditions, GpuWatch, Snapshot
-from edgeconv.bench.environment import Environment, read_environment
 from edgeconv.bench.measure import Plan, Progress, Subject, clock_overhead_ns, measure, warm_up
 from edgeconv.bench.memory import MemoryUse, measure_memory
-from edgeconv.bench.model_file import ModelFile, file_sha256, read_model_file
+from edgeconv.bench.preparation import (
+    check_settings,
+    check_shape_names,
+    find_gpu_source,
+    find_library,
+    read_files,
+    stamp_environment,
+)
 from edgeconv.bench.profile import Profile, profile_model
 from edgeconv.bench.report import BenchmarkReport, Settings, VariantResult, load_report
-from edgeconv.bench.statistics import samples_needed, summarize
+from edgeconv.bench.statistics import summarize
 from edgeconv.bench.variants import LoadedVariant, Variant, plan_variants
 from edgeconv.errors import EdgeconvError, InputError
-from edgeconv.runtime.ort import find_op_library, require_onnxruntime, require_provider
 from edgeconv.runtime.providers import require_cuda_kernels
-
-if TYPE_CHECKING:
-    from edgeconv.runtime.gpu import GpuInfo, Source
+from edgeconv.runtime.session import require_runtime
 
 DEFAULT_ITERATIONS = 64
 """Enough samples for p90."""
@@ -58,6 +60,7 @@ def benchmark(
     cuda_graph: bool = False,
     copies: bool = False,
     allow_cpu_fallback: bool = False,
+    trust_engine: bool = False,
     progress: Progress | None = None,
 ) -> BenchmarkReport:
     """Measure the latency, throughput, memory and loading time of models.
@@ -67,28 +70,30 @@ def benchmark(
     a second number, never mixed with the first. The report is returned, not written.
 
     Args:
-        models: Paths of ``.onnx`` files.
-        provider: ``"cpu"`` or ``"cuda"``.
+        models: Paths of ``.onnx`` files; for TensorRT and TensorRT-RTX also of engines. Of a model these run the cached
+            engine (`edgeconv.runtime.engine_cache`), which is built before anything is timed, if need be.
+        provider: ``"cpu"``, ``"cuda"``, ``"tensorrt"`` or ``"tensorrt-rtx"``.
         iterations: Least number of samples of each variant, by default 64 (enough for p90; p99 takes 662).
         duration: Least sum of the samples of each variant, in seconds. Iterations *and* duration are met.
         warmup: Least time of warm-up in seconds; it goes on until the latency is stable. 0 switches it off.
-        threads: Threads that an operator may use, by default one a physical core.
+        threads: Threads that an operator may use, by default one a physical core (cpu, cuda).
         batch: Size of dynamic batch dimensions.
         shapes: Shapes by input name, where neither the file nor its metadata says them.
         percentiles: Percentiles to report, each only with enough samples behind it.
         profile: Add a table of the time by operator, from runs of its own.
         compare: Run all models interleaved, those with edgeconv's operators both natively and through the functions in
             the file, and report ratios to the first. Without it each model runs alone, one after the other.
-        op_library: True uses the installed op library, False none, a path that one.
+        op_library: True uses the installed op library, False none, a path that one. TensorRT: the plugins likewise.
         memory: Measure memory, in a process of its own for each variant.
         baseline: A report written earlier, to compare with. Unlike circumstances are refused before anything runs.
         allow_unlike: Compare with an unlike baseline all the same, and mark it.
         seed: Seed of inputs, order of turns and resampling.
-        device: Number of the GPU (cuda).
-        tf32: Let products of float32 values drop to TF32 (cuda).
-        cuda_graph: Launch an inference as one CUDA graph (cuda).
-        copies: Copy the inputs to the GPU and the outputs back in every inference, through page-locked memory (cuda).
+        device: Number of the GPU.
+        tf32: On a GPU, let products of float32 values drop to TF32.
+        cuda_graph: On a GPU, launch an inference as one CUDA graph.
+        copies: On a GPU, copy the inputs there and the outputs back in every inference, through page-locked memory.
         allow_cpu_fallback: Measure although nodes other than those that compute shapes run on the CPU (cuda).
+        trust_engine: Load engines without a stamp, or whose stamp does not fit: they are code, and may be anybody's.
         progress: Called between timed turns with what is going on and how much of it is done (0 to 1).
 
     Returns:
@@ -97,9 +102,9 @@ def benchmark(
     Raises:
         InputError: A file, shape or setting cannot be used, the baseline is unlike, or nodes run on the CPU although a
             GPU was asked for.
-        MissingDependencyError: onnxruntime, the provider, a GPU, its driver or the op library's CUDA half is missing.
+        MissingDependencyError: The provider's runtime, a GPU, its driver or the op library's CUDA half is missing.
     """
-    settings = _check_settings(
+    settings = check_settings(
         Settings(
             provider=provider,
             iterations=DEFAULT_ITERATIONS if iterations is None else iterations,
@@ -115,20 +120,22 @@ def benchmark(
             cuda_graph=cuda_graph,
             copies=copies,
             allow_cpu_fallback=allow_cpu_fallback,
+            trust_engine=trust_engine,
         ),
+        models,
         profile=profile,
     )
     plan = Plan(settings.iterations, round(duration * 1e9), round(warmup * 1e9), seed)
     tell: Progress = progress or (lambda _what, _done: None)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    require_provider(provider, device)
-    library, missing = find_op_library(op_library)
-    files = _read_files(models)
-    _check_shape_names(shapes or {}, files)
+    require_runtime(provider, device)
+    library, missing = find_library(provider, op_library)
+    files = read_files(models, trust_engine=trust_engine)
+    check_shape_names(shapes or {}, files)
     if provider == "cuda" and library and any(file.operators for file in files) and not allow_cpu_fallback:
         require_cuda_kernels(library)
-    gpu, source = _gpu(settings)
-    environment = _environment(settings, library, gpu)
+    gpu, source = find_gpu_source(settings)
+    environment = stamp_environment(settings, library, gpu)
     earlier = None if baseline is None else load_report(baseline)
     if earlier is not None:
         check_alike(environment, earlier.environment, str(baseline), allow_unlike=allow_unlike)
@@ -203,71 +210,6 @@ def benchmark(
     return replace(report, comparison=comparison)
 
 
-def _check_settings(settings: Settings, *, profile: bool) -> Settings:
-    if settings.iterations < 1:
-        raise InputError(f"iterations must be 1 or more, got {settings.iterations}.")
-    for name, seconds in (("duration", settings.duration), ("warmup", settings.warmup)):
-        if not 0 <= seconds < float("inf"):
-            raise InputError(f"{name} must be a number of seconds, 0 or more, got {seconds}.")
-    if settings.batch < 1:
-        raise InputError(f"batch must be 1 or more, got {settings.batch}.")
-    if settings.threads is not None and settings.threads < 1:
-        raise InputError(f"threads must be 1 or more, got {settings.threads}.", "Leave it out for one thread a core.")
-    for percentile in settings.percentiles:
-        samples_needed(percentile)
-    if settings.provider == "cpu":
-        for name in ("device", "tf32", "cuda_graph", "copies", "allow_cpu_fallback"):
-            if getattr(settings, name):
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(f"{option} is for GPUs, and the provider is cpu.", "Add --provider cuda, or drop it.")
-    elif profile:
-        raise InputError(
-            f"--profile times operators on the host: with provider {settings.provider} these would be the times of "
-            "launching kernels, not of the kernels.",
-            "Leave it out, or use NVIDIA's profiler: nsys profile edgeconv bench ….",
-        )
-    return settings
-
-
-def _read_files(models: Sequence[str | os.PathLike[str]]) -> list[ModelFile]:
-    if isinstance(models, (str, os.PathLike)):
-        models = [models]
-    if not models:
-        raise InputError("no model to measure.", "Give one or more .onnx files.")
-    paths = list(dict.fromkeys(os.fspath(model) for model in models))
-    return [read_model_file(path) for path in paths]
-
-
-def _check_shape_names(shapes: Mapping[str, Sequence[int]], files: Sequence[ModelFile]) -> None:
-    known = sorted({name for file in files for name in file.inputs})
-    for name in shapes:
-        if name and name not in known:
-            raise InputError(f"no model has an input called {name}.", f"The inputs are: {', '.join(known)}.")
-
-
-def _gpu(settings: Settings) -> tuple[GpuInfo | None, Source | None]:
-    """Return the GPU in use with its limits, and what tells its state."""
-    if settings.provider == "cpu":
-        return None, None
-    from edgeconv.runtime.gpu import find_source, select_gpu
-
-    gpu = select_gpu(settings.device)
-    source = find_source(gpu.uuid)
-    return (gpu, None) if source is None else (replace(gpu, **source.limits(), source=source.name), source)
-
-
-def _environment(settings: Settings, library: str | None, gpu: GpuInfo | None) -> Environment:
-    onnxruntime = require_onnxruntime()
-    return read_environment(
-        provider=settings.provider,
-        available_providers=onnxruntime.get_available_providers(),
-        onnxruntime_version=onnxruntime.__version__,
-        threads=settings.threads,
-        op_library_sha256=None if library is None else file_sha256(library),
-        gpu=gpu,
-    )
-
-
 def _load(
     variants: Sequence[Variant],
     settings: Settings,
@@ -278,9 +220,10 @@ def _load(
     loaded: list[LoadedVariant] = []
     for variant in variants:
         tell(f"loading {variant.name}", 0.0)
-        given = {name: shape for name, shape in shapes.items() if not name or name in variant.file.inputs}
+        names = variant.file.inputs or list(shapes)
+        given = {name: shape for name, shape in shapes.items() if not name or name in names}
         try:
-            loaded.append(LoadedVariant(variant, settings, given))
+            loaded.append(LoadedVariant(variant, settings, given, tell))
         except InputError as error:
             # A file exported without function bodies runs natively only: the other side of a comparison falls away.
             native = any(other.variant.file == variant.file for other in loaded)
@@ -299,7 +242,7 @@ def _measure_memory(
         try:
             used.append(
                 measure_memory(
-                    item.variant.file.path,
+                    item.path,
                     item.inputs,
                     item.shapes,
                     provider=settings.provider,
@@ -309,6 +252,7 @@ def _measure_memory(
                     device=settings.device,
                     tf32=settings.tf32,
                     cuda_graph=settings.cuda_graph,
+                    trust_engine=settings.trust_engine,
                 )
             )
         except EdgeconvError as error:
@@ -341,7 +285,7 @@ def _result_warnings(results: Sequence[VariantResult], *, compare: bool, cuda_gr
             )
         if result.host_bound:
             found.append(
-                f"the GPU is done with {result.label} as soon as ONNX Runtime has launched it: the times on the device "
+                f"the GPU is done with {result.label} as soon as the runtime has launched it: the times on the device "
                 f"hold waiting for the host{'' if cuda_graph else ' (try --cuda-graph)'}"
             )
         if result.placement is not None and (elsewhere := result.placement.elsewhere("CUDA")):

@@ -19,7 +19,7 @@ MACHINE = (
 """Fields of the stamp in which two runs must agree to be compared."""
 
 VERSIONS = (
-    *("os", "kernel", "python", "edgeconv", "onnxruntime", "numpy", "op_library_sha256", "variables"),
+    *("os", "kernel", "python", "edgeconv", "runtime", "numpy", "op_library_sha256", "variables"),
     *("gpu.driver", "gpu.cuda"),
 )
 """Fields of the stamp that may differ, because comparing them may be the point; each difference is shown."""

@@ -73,14 +73,15 @@ class Environment:
         kernel: Kernel release.
         python: Version of Python.
         edgeconv: Version of edgeconv.
-        onnxruntime: Version of ONNX Runtime.
+        onnxruntime: Version of ONNX Runtime, None where it is not installed.
         numpy: Version of numpy.
         provider: Provider asked for.
         available_providers: Providers of this build of ONNX Runtime.
         threads: Threads asked for, None for ONNX Runtime's default.
-        op_library_sha256: SHA-256 of the op library, None where there is none.
+        op_library_sha256: SHA-256 of the op library, or of the TensorRT plugins; None where there is none.
         variables: Environment variables out of `VARIABLES` that are set.
         gpu: The GPU in use and its limits, None on the CPU.
+        runtime: Name and version of what ran the models.
     """
 
     cpu_model: str | None
@@ -102,7 +103,7 @@ class Environment:
     kernel: str
     python: str
     edgeconv: str
-    onnxruntime: str
+    onnxruntime: str | None
     numpy: str
     provider: str
     available_providers: tuple[str, ...]
@@ -110,6 +111,7 @@ class Environment:
     op_library_sha256: str | None
     variables: dict[str, str] = field(default_factory=dict)
     gpu: GpuInfo | None = None
+    runtime: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -123,6 +125,8 @@ class Environment:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         if values.get("gpu") is not None:
             values["gpu"] = GpuInfo(**values["gpu"])
+        # Reports of versions that had nothing else lack it.
+        values.setdefault("runtime", f"ONNX Runtime {values['onnxruntime']}")
         return cls(**values)
 
 
@@ -130,10 +134,11 @@ def read_environment(
     *,
     provider: str,
     available_providers: Sequence[str],
-    onnxruntime_version: str,
+    onnxruntime_version: str | None,
     threads: int | None,
     op_library_sha256: str | None,
     gpu: GpuInfo | None = None,
+    runtime: str | None = None,
     root: Path = Path("/"),
     power_mode: Callable[[], str | None] | None = None,
 ) -> Environment:
@@ -146,6 +151,7 @@ def read_environment(
         threads: Threads asked for.
         op_library_sha256: Digest of the op library in use.
         gpu: The GPU in use.
+        runtime: Name and version of what runs the models; by default ONNX Runtime.
         root: Where ``proc`` and ``sys`` are.
         power_mode: Reads the Jetson power mode; by default asks nvpmodel.
     """
@@ -183,6 +189,7 @@ def read_environment(
         op_library_sha256=op_library_sha256,
         variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
         gpu=gpu,
+        runtime=runtime or f"ONNX Runtime {onnxruntime_version}",
     )
 
 

@@ -66,12 +66,13 @@ def measure_memory(
     device: int = 0,
     tf32: bool = False,
     cuda_graph: bool = False,
+    trust_engine: bool = False,
     timeout: float = 600.0,
 ) -> MemoryUse:
     """Measure one model in a fresh Python process.
 
     Args:
-        model: Path of the file.
+        model: Path of the model, or of the engine.
         inputs: The model's inputs.
         shapes: Shape of every input.
         provider: Provider to run on.
@@ -81,6 +82,7 @@ def measure_memory(
         device: Number of the GPU.
         tf32: Whether TF32 is permitted.
         cuda_graph: Whether a CUDA graph is captured.
+        trust_engine: Whether an engine without a stamp that fits is loaded.
         timeout: Seconds after which the process is ended.
 
     Raises:
@@ -93,7 +95,7 @@ def measure_memory(
         "threads": threads,
         "op_library": op_library if op_library is not None else False,
         "seed": seed,
-        "cuda": {"device": device, "tf32": tf32, "cuda_graph": cuda_graph},
+        "gpu": {"device": device, "tf32": tf32, "cuda_graph": cuda_graph, "trust_engine": trust_engine},
     }
     # The child finds edgeconv where this process did, however that was arranged.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
@@ -117,20 +119,21 @@ def measure_memory(
 
 def _probe(request: dict[str, Any]) -> MemoryUse:
     from edgeconv.bench.inputs import synthetic_feeds
-    from edgeconv.runtime.ort import OrtSession, TensorInfo, require_onnxruntime
+    from edgeconv.runtime.ort import TensorInfo
+    from edgeconv.runtime.session import open_session, runtime_version
 
-    require_onnxruntime()
+    runtime_version(request["provider"])  # which imports it
     inputs = [TensorInfo(name, type_, tuple(shape)) for name, (type_, shape) in request["inputs"].items()]
     feeds = synthetic_feeds(inputs, {info.name: _sizes(info.shape) for info in inputs}, request["seed"])
-    free = _free_on_device(request) if request["provider"] == "cuda" else None
+    free = _free_on_device(request) if request["provider"] != "cpu" else None
     reset = _reset_peak()
     baseline = _resident()
-    session = OrtSession(
+    session = open_session(
         request["model"],
         provider=request["provider"],
         threads=request["threads"],
         op_library=request["op_library"],
-        **request["cuda"],
+        **request["gpu"],
     )
     loaded = _resident()
     run = session.bind(feeds)
@@ -145,7 +148,7 @@ def _probe(request: dict[str, Any]) -> MemoryUse:
 def _free_on_device(request: dict[str, Any]) -> int | None:
     from edgeconv.runtime.gpu import free_memory, select_gpu
 
-    select_gpu(request["cuda"]["device"])
+    select_gpu(request["gpu"]["device"])
     return free_memory()
 
 

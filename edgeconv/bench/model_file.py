@@ -25,8 +25,8 @@ class ModelFile:
         path: As the user gave it.
         sha256: Digest of the file, followed by that of its external data files in the order of their names.
         size: Bytes, external data included.
-        inputs: Names of the inputs to feed.
-        operators: Nodes in edgeconv's domain by operator type, each call of a function counted.
+        inputs: Names of the inputs to feed; none for an engine that nothing is known of.
+        operators: Nodes in edgeconv's domain by operator type, each call of a function counted; none for an engine.
     """
 
     path: str
@@ -81,6 +81,23 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in constants]
     return ModelFile(os.fspath(path), digest.hexdigest(), size, inputs, _count_operators(model))
+
+
+def read_engine_file(path: str | os.PathLike[str], *, trusted: bool = False) -> ModelFile:
+    """Identify an engine.
+
+    Args:
+        path: The engine.
+        trusted: See `edgeconv.runtime.engine_stamp.read_stamp`.
+
+    Raises:
+        InputError: It does not exist or cannot be read; or the stamp, of one that is not trusted.
+    """
+    from edgeconv.runtime.engine_stamp import read_stamp
+
+    stamp = read_stamp(path, trusted=trusted)
+    inputs = [] if stamp is None else [info.name for info in stamp.inputs]
+    return ModelFile(os.fspath(path), file_sha256(path), Path(path).stat().st_size, inputs, {})
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

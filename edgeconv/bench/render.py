@@ -89,7 +89,7 @@ def environment_lines(environment: Environment) -> list[str]:
         clocks.append(f"power mode {environment.power_mode}")
     versions = [
         f"edgeconv {environment.edgeconv}",
-        f"ONNX Runtime {environment.onnxruntime}",
+        environment.runtime,
         f"Python {environment.python}",
         environment.os,
         environment.architecture,

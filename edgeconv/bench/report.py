@@ -49,6 +49,7 @@ class Settings:
         cuda_graph: Whether an inference is launched as one CUDA graph.
         copies: Whether copies of inputs to the GPU, and of outputs from it, are a part of an inference.
         allow_cpu_fallback: Whether nodes may run on the CPU although a GPU was asked for.
+        trust_engine: Whether engines without a stamp that fits were loaded.
     """
 
     provider: str
@@ -65,6 +66,7 @@ class Settings:
     cuda_graph: bool = False
     copies: bool = False
     allow_cpu_fallback: bool = False
+    trust_engine: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class VariantResult:
 
     Attributes:
         model: The file.
-        kind: ``native`` (edgeconv's op library), ``functions`` (the functions in the file) or ``standard`` (a file
-            without edgeconv's operators).
+        kind: ``native`` (edgeconv's op library or plugins), ``functions`` (the functions in the file), ``standard`` (a
+            file without edgeconv's operators) or ``engine`` (an engine that was given as such).
         shapes: Shape of every input.
         batch: Items of one inference.
         creation_ns: Time of each creation of the session.
@@ -87,7 +89,7 @@ class VariantResult:
         device: Figures of the times on the device, in `series.device_samples`; None on the CPU.
         host_bound: Whether the device was done as soon as the call that launched the inference returned: times on the
             device then hold waiting for the host. None on the CPU.
-        placement: Which provider runs which node; None on the CPU.
+        placement: Which of ONNX Runtime's providers runs which node; None on the CPU and for engines.
     """
 
     model: ModelFile

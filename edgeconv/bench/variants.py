@@ -5,12 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgeconv.bench.inputs import resolve_shapes, synthetic_feeds
 from edgeconv.bench.model_file import ModelFile
 from edgeconv.bench.report import Settings
+from edgeconv.runtime.engine_model import read_interface
+from edgeconv.runtime.engine_stamp import is_engine
 from edgeconv.runtime.ort import STOP_SPINNING, Array, OrtSession, TensorInfo
 from edgeconv.runtime.placement import Placement, check_placement, read_placement
+from edgeconv.runtime.session import ENGINE_PROVIDERS, open_session
+
+if TYPE_CHECKING:
+    from edgeconv.bench.measure import Progress
+    from edgeconv.runtime.session import Session
 
 _CREATIONS = 3
 _CREATION_SECONDS = 1.0
@@ -22,8 +30,8 @@ class Variant:
 
     Attributes:
         file: The model.
-        kind: ``native``, ``functions`` or ``standard``.
-        op_library: Path of the op library to register, or None.
+        kind: See `edgeconv.bench.report.VariantResult`.
+        op_library: Path of the op library to register (for engines, of the plugins), or None.
     """
 
     file: ModelFile
@@ -41,9 +49,11 @@ def plan_variants(file: ModelFile, library: str | None, *, both: bool) -> list[V
 
     Args:
         file: The model.
-        library: Path of the op library, None where there is none.
+        library: Path of the op library (for engines, of the plugins), None where there is none.
         both: Run a file with edgeconv's operators natively and through its functions, not only the better way.
     """
+    if is_engine(file.path):
+        return [Variant(file, "engine", library)]
     if not file.operators:
         return [Variant(file, "standard", None)]
     functions = Variant(file, "functions", None)
@@ -67,25 +77,32 @@ class LoadedVariant:
         run: One inference.
         device_seconds: Time of the last one on the device; None on the CPU.
         host_bound: Whether the device waits for the host (`VariantResult.host_bound`).
-        placement: Which provider runs which node; None on the CPU.
+        placement: Which of ONNX Runtime's providers runs which node; None on the CPU and for engines.
+        path: What was loaded: the model, or the engine that was built of it.
     """
 
-    def __init__(self, variant: Variant, settings: Settings, shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        settings: Settings,
+        shapes: Mapping[str, Sequence[int]],
+        progress: Progress | None = None,
+    ) -> None:
         self.variant = variant
         self.placement: Placement | None = None
-        if settings.provider != "cpu":
+        if settings.provider == "cuda":
             self.placement = self._place(settings, shapes)
             if not settings.allow_cpu_fallback:
                 check_placement(variant.name, self.placement, settings.provider.upper())
         creations: list[int] = []
-        begin = time.perf_counter()
-        session = self._create(settings)
+        session = self._create(settings, shapes, progress)
         creations.append(round(session.creation_seconds * 1e9))
-        while len(creations) < _CREATIONS and time.perf_counter() - begin < _CREATION_SECONDS:
+        while len(creations) < _CREATIONS and sum(creations) < _CREATION_SECONDS * 1e9:
             del session  # never two at a time in memory
-            session = self._create(settings)
+            session = self._create(settings, shapes)
             creations.append(round(session.creation_seconds * 1e9))
         self.creation_ns = tuple(creations)
+        self.path = session.name
         self.inputs: tuple[TensorInfo, ...] = session.inputs
         self.shapes = resolve_shapes(
             session.inputs, session.metadata, batch=settings.batch, shapes=shapes, model=variant.file.name
@@ -103,22 +120,45 @@ class LoadedVariant:
         if self.host_bound is not None:
             self.device_seconds = lambda: getattr(bound, "device_seconds", None)
 
-    def _create(self, settings: Settings, *, profile: bool = False) -> OrtSession:
-        return OrtSession(
+    def _create(
+        self, settings: Settings, shapes: Mapping[str, Sequence[int]], progress: Progress | None = None
+    ) -> Session:
+        return open_session(
+            self.variant.file.path,
+            provider=settings.provider,
+            shapes=self._shapes_to_build(settings, shapes),
+            threads=settings.threads,
+            op_library=self.variant.op_library or False,
+            device=settings.device,
+            tf32=settings.tf32,
+            cuda_graph=settings.cuda_graph,
+            trust_engine=settings.trust_engine,
+            options=STOP_SPINNING,
+            progress=progress,
+        )
+
+    def _shapes_to_build(
+        self, settings: Settings, shapes: Mapping[str, Sequence[int]]
+    ) -> Mapping[str, Sequence[int]] | None:
+        """Return the shapes that an engine is built for, if one has to be."""
+        file = self.variant.file
+        if settings.provider not in ENGINE_PROVIDERS or is_engine(file.path):
+            return None
+        inputs, metadata = read_interface(file.path)
+        return resolve_shapes(inputs, metadata, batch=settings.batch, shapes=shapes, model=file.name)
+
+    def _place(self, settings: Settings, shapes: Mapping[str, Sequence[int]]) -> Placement:
+        """Find out which provider runs which node, by a run that is recorded."""
+        session = OrtSession(
             self.variant.file.path,
             provider=settings.provider,
             threads=settings.threads,
             op_library=self.variant.op_library or False,
-            profile=profile,
+            profile=True,
             options=STOP_SPINNING,
             device=settings.device,
             tf32=settings.tf32,
-            cuda_graph=settings.cuda_graph and not profile,
         )
-
-    def _place(self, settings: Settings, shapes: Mapping[str, Sequence[int]]) -> Placement:
-        """Find out which provider runs which node, by a run that is recorded."""
-        session = self._create(settings, profile=True)
         given = resolve_shapes(
             session.inputs, session.metadata, batch=settings.batch, shapes=shapes, model=self.variant.file.name
         )

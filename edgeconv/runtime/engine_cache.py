@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,6 @@ from typing import Any
 from edgeconv.errors import InputError
 from edgeconv.runtime.engine_build import StrPath, build_engine
 from edgeconv.runtime.engine_report import EngineReport
-from edgeconv.runtime.engine_session import EngineSession
 
 VARIABLE = "EDGECONV_ENGINE_CACHE"
 
@@ -50,7 +50,9 @@ def cached_engine(
         MissingDependencyError: As for `build_engine`.
     """
     telling = ("progress", "tell", "verbose", "force", "rebuild")
-    request = {name: str(value) for name, value in sorted(options.items()) if name not in telling}
+    defaults = {name: each.default for name, each in inspect.signature(build_engine).parameters.items()}
+    # Only what differs: naming a default must not make another engine.
+    request = {k: str(v) for k, v in sorted(options.items()) if k not in telling and v != defaults.get(k)}
     sizes = {name: list(shape) for name, shape in sorted((shapes or {}).items())}
     asked = json.dumps([str(Path(model).resolve()), provider, sizes, device, request])
     directory = cache_directory()
@@ -62,39 +64,3 @@ def cached_engine(
         ) from error
     name = f"{Path(model).stem[:80]}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.engine"
     return build_engine(model, directory / name, provider=provider, shapes=shapes, device=device, **options)
-
-
-def open_session(
-    path: StrPath,
-    *,
-    provider: str,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    trust_engine: bool = False,
-    device: int = 0,
-    cuda_graph: bool = False,
-    **options: Any,
-) -> EngineSession:
-    """Load an engine, or the cached engine of an ``.onnx`` file, which is built if need be.
-
-    Args:
-        path: An engine (``.engine``, ``.plan``, ``.trt``), or a model.
-        provider: ``tensorrt`` or ``tensorrt-rtx``.
-        shapes: For a model: the shapes that it is to run with.
-        trust_engine: See `EngineSession`.
-        device: Number of the GPU.
-        cuda_graph: See `EngineSession`.
-        **options: For a model: as for `build_engine`.
-
-    Raises:
-        InputError, MissingDependencyError: As for `build_engine` and `EngineSession`.
-    """
-    from edgeconv.runtime.tensorrt import TensorRtSession
-    from edgeconv.runtime.tensorrt_rtx import TensorRtRtxSession
-
-    kinds: dict[str, type[EngineSession]] = {"tensorrt": TensorRtSession, "tensorrt-rtx": TensorRtRtxSession}
-    if provider not in kinds:
-        raise InputError(f"there is no provider {provider!r} that runs engines.", f"Choose: {', '.join(kinds)}.")
-    plugins = bool(options.get("plugins", True))
-    if Path(path).suffix.lower() == ".onnx":
-        path = cached_engine(path, provider=provider, shapes=shapes, device=device, **options).engine
-    return kinds[provider](path, trust_engine=trust_engine, plugins=plugins, device=device, cuda_graph=cuda_graph)

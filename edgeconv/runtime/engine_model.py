@@ -98,18 +98,29 @@ def prepare_model(path: str | os.PathLike[str], plugins: Collection[str] = ()) -
         kept = [entry for entry in model.opset_import if entry.domain != DOMAIN]
         del model.opset_import[:]
         model.opset_import.extend(kept)
-    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs, metadata = _interface(model)
     return EngineModel(
         path=Path(path),
         sha256=file.sha256,
         content=model.SerializeToString(),
         plugins={name: count for name, count in file.operators.items() if name in left},
         inlined={name: count for name, count in file.operators.items() if name in expanded},
-        inputs=tuple(_tensor_info(value) for value in model.graph.input if value.name not in constants),
+        inputs=inputs,
         outputs=tuple(_tensor_info(value) for value in model.graph.output),
-        metadata={entry.key: entry.value for entry in model.metadata_props},
+        metadata=metadata,
         precisions=_precisions(report, quantized),
     )
+
+
+def read_interface(path: str | os.PathLike[str]) -> tuple[tuple[TensorInfo, ...], dict[str, str]]:
+    """Return the inputs that a file's caller feeds, and its metadata properties, without loading its weights."""
+    return _interface(onnx.load(path, load_external_data=False))
+
+
+def _interface(model: onnx.ModelProto) -> tuple[tuple[TensorInfo, ...], dict[str, str]]:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = tuple(_tensor_info(value) for value in model.graph.input if value.name not in constants)
+    return inputs, {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

@@ -187,12 +187,7 @@ class EngineSession:
 
 
 def _stamp(engine: str | os.PathLike[str], trusted: bool) -> EngineStamp | None:
-    try:
-        stamp = read_stamp(engine)
-    except InputError:
-        if trusted:
-            return None
-        raise
+    stamp = read_stamp(engine, trusted=trusted)
     if stamp is None and not trusted:
         raise InputError(
             f"{os.fspath(engine)} has no stamp ({Path(engine).name}.json): nothing says what it was built from, by "

@@ -23,6 +23,9 @@ from edgeconv.runtime.engine_shapes import ShapeRange
 from edgeconv.runtime.ort import TensorInfo
 
 FORMAT = 1
+SUFFIXES = (".engine", ".plan", ".trt")
+"""Endings of engines' file names, as people use them."""
+
 _TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
@@ -150,34 +153,53 @@ class EngineStamp:
         return cls(**values)
 
 
+def is_engine(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file is an engine, by its name."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
 def stamp_path(engine: str | os.PathLike[str]) -> Path:
     """Return where an engine's stamp is: ``net.engine.json`` for ``net.engine``."""
     return Path(f"{os.fspath(engine)}.json")
 
 
-def read_stamp(engine: str | os.PathLike[str]) -> EngineStamp | None:
+def read_stamp(engine: str | os.PathLike[str], *, trusted: bool = False) -> EngineStamp | None:
     """Read an engine's stamp and check that it is this engine's; None if there is none.
+
+    Args:
+        engine: The engine.
+        trusted: Its user trusts it: a stamp that is damaged or another engine's is as good as none.
 
     Raises:
         InputError: The engine is missing, the stamp is damaged, or it is another engine's.
     """
+    try:
+        digest = file_sha256(engine)
+    except FileNotFoundError as error:
+        raise InputError(f"{engine} does not exist.", "edgeconv build writes engines.") from error
+    except OSError as error:
+        raise InputError(f"cannot read {engine}: {error.strerror or error}.") from error
+    try:
+        return _read_stamp_of(Path(engine), digest)
+    except InputError:
+        if trusted:
+            return None
+        raise
+
+
+def _read_stamp_of(engine: Path, digest: str) -> EngineStamp | None:
     path = stamp_path(engine)
     remedy = "Build the engine again: edgeconv build MODEL.onnx."
     try:
-        digest = file_sha256(engine)
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        if not Path(engine).exists():
-            raise InputError(f"{engine} does not exist.", "edgeconv build writes engines.") from error
+        stamp = EngineStamp.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {engine} or its stamp {path.name}: {error}.") from error
-    try:
-        stamp = EngineStamp.from_dict(json.loads(text))
+    except OSError as error:
+        raise InputError(f"cannot read the stamp {path}: {error.strerror or error}.") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not an engine's stamp, or is damaged ({error!r}).", remedy) from error
     if stamp.engine_sha256 != digest:
-        raise InputError(f"{path} is the stamp of another engine than {Path(engine).name}, or one is damaged.", remedy)
+        raise InputError(f"{path} is the stamp of another engine than {engine.name}, or one is damaged.", remedy)
     return stamp
 
 

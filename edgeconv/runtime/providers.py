@@ -16,9 +16,8 @@ from edgeconv.errors import EdgeconvError, InputError, MissingDependencyError
 PROVIDERS: dict[str, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
 }
-"""Provider names as users write them, and ONNX Runtime's names for the same."""
+"""Providers of ONNX Runtime as users write them, and its names for the same. Engines: `edgeconv.runtime.session`."""
 
 _GPU_PACKAGE = (
     "Install ONNX Runtime with CUDA in place of the other: pip uninstall onnxruntime && pip install 'edgeconv[gpu]' "
@@ -59,16 +58,10 @@ def require_provider(provider: str, device: int = 0, *, select_gpu: Callable[[in
     if provider not in PROVIDERS:
         raise InputError(f"unknown provider {provider!r}.", f"Choose one of: {', '.join(PROVIDERS)}.")
     available: Sequence[str] = require_onnxruntime().get_available_providers()
-    lacks_provider = PROVIDERS[provider] not in available
-    if provider == "tensorrt":
-        raise MissingDependencyError(
-            "provider tensorrt does not run in ONNX Runtime here: engines do.",
-            "Build one with edgeconv build --provider tensorrt, or use --provider cpu or cuda.",
-        )
-    missing: list[tuple[str, str]] = []
-    if lacks_provider:
+    missing: list[MissingDependencyError] = []
+    if PROVIDERS[provider] not in available:
         found = f"provider {provider} is not in the installed ONNX Runtime, which has: {', '.join(available)}"
-        missing.append((found, _GPU_PACKAGE))
+        missing.append(MissingDependencyError(found, _GPU_PACKAGE))
     if provider == "cuda":
         if select_gpu is None:
             from edgeconv.runtime.gpu import select_gpu as select
@@ -77,11 +70,21 @@ def require_provider(provider: str, device: int = 0, *, select_gpu: Callable[[in
         try:
             select(device)
         except MissingDependencyError as error:
-            missing.append((error.message.removesuffix("."), error.remedy))
+            missing.append(error)
+    report_missing(missing)
+
+
+def report_missing(missing: Sequence[MissingDependencyError]) -> None:
+    """Raise one error for all that a machine lacks to use a provider; do nothing if it lacks nothing.
+
+    Raises:
+        MissingDependencyError: What is missing, and every remedy.
+    """
     if missing:
-        remedies = [remedy for _, remedy in missing if remedy]
+        remedies = [error.remedy for error in missing if error.remedy]
         raise MissingDependencyError(
-            f"{'; '.join(what for what, _ in missing)}.", "\n".join([*remedies, "Or use --provider cpu."])
+            f"{'; '.join(error.message.removesuffix('.') for error in missing)}.",
+            "\n".join([*remedies, "Or use --provider cpu."]),
         )
 
 

@@ -59,7 +59,7 @@ def report(*variants: VariantResult) -> BenchmarkReport:
 
 def test_every_field_of_the_stamp_is_judged_or_left_out_on_purpose() -> None:
     judged = {*MACHINE, *VERSIONS}
-    left_out = {"memory", "available_providers"}
+    left_out = {"memory", "available_providers", "onnxruntime"}  # the last is in `runtime`
     of_gpu = {name for name in judged if name.startswith("gpu.")}
     assert judged - of_gpu | left_out | {"gpu"} == set(Environment.__dataclass_fields__)
     assert of_gpu | {"gpu.uuid", "gpu.source"} == {f"gpu.{name}" for name in GpuInfo.__dataclass_fields__}
@@ -161,11 +161,11 @@ def test_unlike_batch_and_shapes_are_refused() -> None:
 
 def test_other_versions_and_contents_are_marked() -> None:
     present, earlier = report(variant("m.onnx", 2.0)), report(variant("m.onnx", 4.0, sha256="bb"))
-    changed = replace(earlier.environment, onnxruntime="1.20.1", op_library_sha256="cc")
+    changed = replace(earlier.environment, runtime="ONNX Runtime 1.20.1", op_library_sha256="cc")
     comparison = compare_reports(present, replace(earlier, environment=changed))
     assert not comparison.unlike
     text = "\n".join(comparison.differences)
-    assert "onnxruntime: 1.31.1, earlier 1.20.1" in text
+    assert "runtime: ONNX Runtime 1.31.1, earlier ONNX Runtime 1.20.1" in text
     assert "op library sha256: none, earlier cc" in text
     assert "m.onnx has another content" in text
 

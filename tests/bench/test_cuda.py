@@ -147,7 +147,7 @@ def test_memory_of_the_gpu(gpu: FakeGpu, conv_model: WriteModel) -> None:
     """In this process, where the GPU is played; measure_memory starts another."""
     request = {
         "model": str(conv_model()), "inputs": {"x": ("tensor(float)", [1, 3, 9, 7])}, "provider": "cuda", "threads": 1,
-        "op_library": False, "seed": 0, "cuda": {"device": 0, "tf32": False, "cuda_graph": True},
+        "op_library": False, "seed": 0, "gpu": {"device": 0, "tf32": False, "cuda_graph": True},
     }  # fmt: skip
     use = memory._probe(request)
     assert use.device == 2**20
@@ -168,7 +168,7 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch, conv_model: WriteModel) 
 
 @pytest.mark.parametrize("option", ["device", "tf32", "cuda_graph", "copies", "allow_cpu_fallback"])
 def test_options_of_gpus_are_refused_on_the_cpu(conv_model: WriteModel, option: str) -> None:
-    with pytest.raises(InputError, match=f"--{option.replace('_', '-')} is for GPUs"):
+    with pytest.raises(InputError, match=f"--{option.replace('_', '-')} is for provider"):
         benchmark([conv_model()], **{**QUICK, "provider": "cpu", option: 1})
 
 

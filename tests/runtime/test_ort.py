@@ -240,7 +240,7 @@ def test_library_that_does_not_load(path: Path) -> None:
 def test_unknown_provider() -> None:
     with pytest.raises(InputError, match="unknown provider 'npu'") as caught:
         require_provider("npu")
-    assert "cpu, cuda, tensorrt" in caught.value.remedy
+    assert "cpu, cuda" in caught.value.remedy
 
 
 def test_provider_that_is_not_here(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,12 +248,6 @@ def test_provider_that_is_not_here(path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(MissingDependencyError, match="provider cuda is not in the installed ONNX Runtime") as caught:
         OrtSession(path, provider="cuda")
     assert "edgeconv[gpu]" in caught.value.remedy
-
-
-def test_engines_do_not_run_in_onnxruntime() -> None:
-    with pytest.raises(MissingDependencyError, match="provider tensorrt does not run in ONNX Runtime") as caught:
-        require_provider("tensorrt")
-    assert "edgeconv build" in caught.value.remedy
 
 
 def test_threads_must_be_positive(path: Path) -> None:

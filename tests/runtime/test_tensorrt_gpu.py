@@ -10,8 +10,9 @@ from tolerances import assert_close
 
 from edgeconv.errors import InputError, MissingDependencyError
 from edgeconv.runtime.engine_backend import PROVIDERS, load_backend
-from edgeconv.runtime.engine_cache import open_session
+from edgeconv.runtime.engine_cache import cached_engine
 from edgeconv.runtime.ort import OrtSession
+from edgeconv.runtime.session import open_session
 
 
 @pytest.fixture(params=PROVIDERS)
@@ -35,9 +36,8 @@ def test_results(
     generator = np.random.default_rng(5)
     reference = OrtSession(small["functions"])
     low, high = {"": (1, 3, 10, 13)}, {"": (4, 3, 10, 13)}
-    session = open_session(
-        small[form], provider=provider, min_shapes=low, max_shapes=high, cuda_graph=cuda_graph, tf32=False
-    )
+    engine = cached_engine(small[form], provider=provider, min_shapes=low, max_shapes=high).engine
+    session = open_session(engine, provider=provider, cuda_graph=cuda_graph)
     dtype = np.float16 if form == "half" else np.float32
     for batch in (3, 1, 4):
         feeds = {"image": generator.standard_normal((batch, 3, 10, 13)).astype(np.float32)}
