@@ -345,3 +345,16 @@ def test_an_interrupt_leaves_no_half_written_file(tmp_path: Path) -> None:
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_running_a_model(exported: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8))
+    shown = edgeconv_program("run", exported, "--input", "images.npy", "--output", "out.npz", cwd=tmp_path)
+    assert "3x10" in shown.stdout
+    done = edgeconv_program("run", exported, "--input", "images.npy", "--json", cwd=tmp_path)
+    (output,) = json.loads(done.stdout)["outputs"]
+    with np.load(tmp_path / "out.npz") as written:
+        values = written[output["name"]]
+    assert [item[0][0] for item in output["top"]] == values.argmax(1).tolist()
+    done = edgeconv_program("run", exported, "--trust-engine", cwd=tmp_path, code=1)
+    assert "--trust-engine is for provider tensorrt or tensorrt-rtx" in done.stderr

@@ -23,7 +23,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-COMMANDS = ("export", "verify", "inspect", "bench", "build", "train", "models")
+COMMANDS = ("export", "verify", "inspect", "run", "bench", "build", "quantize", "train", "models")
 
 RUN = {"python", "console", "bash"}
 SHOWN = {"text", "json", "toml", "cmake", "cpp"}
@@ -274,17 +274,20 @@ def test_import_loads_no_extra(tmp_path: Path) -> None:
 
 CALLS = {
     "benchmark": ("edgeconv.benchmark(['m.onnx'])", "edgeconv[cpu]"),
+    "build_engine": ("edgeconv.build_engine('m.onnx')", "edgeconv[tensorrt]"),
     "export_checkpoint": ("edgeconv.export_checkpoint('m.pt')", "edgeconv[export]"),
     "inspect_model": ("edgeconv.inspect_model('m.onnx')", None),
     "list_models": ("edgeconv.list_models()", "edgeconv[export]"),
     "load_checkpoint": ("edgeconv.load_checkpoint('m.pt')", "edgeconv[export]"),
     "op_library": ("edgeconv.op_library()", None),
+    "quantize_model": ("edgeconv.quantize_model('m.onnx', '.')", "pip install pillow"),
+    "run_model": ("edgeconv.run_model('m.onnx')", "edgeconv[cpu]"),
     "save_checkpoint": ("edgeconv.save_checkpoint", "edgeconv[export]"),
     "to_onnx": ("edgeconv.to_onnx", "edgeconv[export]"),
     "train_model": ("edgeconv.train_model('lenet5')", "edgeconv[export]"),
     "verify_model": ("edgeconv.verify_model('m.onnx', 'm.pt')", "edgeconv[export]"),
 }
-"""Each public name: a call, and the extra it needs; None where the base installation is enough."""
+"""Each public name: a call, and what its remedy names; None where the base installation is enough."""
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +326,14 @@ def test_every_public_name_is_listed() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [(["--help"], 0), (["inspect", "m.onnx"], 0), (["export", "m.pt"], 3), (["bench", "m.onnx"], 3), (["models"], 3)],
+    [
+        (["--help"], 0),
+        (["inspect", "m.onnx"], 0),
+        (["export", "m.pt"], 3),
+        (["bench", "m.onnx"], 3),
+        (["run", "m.onnx"], 3),
+        (["models"], 3),
+    ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_the_program_without_extras(arguments: list[str], status: int, model_directory: Path) -> None:
