@@ -192,3 +192,26 @@ def _gpu(path: str) -> Place | None:
     code = ctypes.CDLL(path).edgeconv_cuda_device(ctypes.byref(device), ctypes.byref(status))
     assert code == 0, status.message.decode()
     return Place(torch.cuda.get_device_name(), path, (device,))
+
+
+def sweep_elsewhere(test: str, library: str, **environment: str) -> None:
+    """Run `sweep()` of a test's module in a process of its own, with that library and environment."""
+    tests = Path(__file__).resolve().parent
+    result = subprocess.run(
+        [sys.executable, "-c", f"import {Path(test).stem} as tests; tests.sweep()"],
+        capture_output=True, text=True, timeout=600, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests / "native")]),
+             "EDGECONV_SIMT_LIBRARY": library, **environment},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+def sweep_under_address_sanitizer(test: str) -> None:
+    """The same with a library in which every access is checked: buffers are as large as they are said to be."""
+    preload = [
+        subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
+    sweep_elsewhere(
+        test, simt_library("address"), LD_PRELOAD=" ".join(preload), ASAN_OPTIONS="detect_leaks=0:abort_on_error=0"
+    )

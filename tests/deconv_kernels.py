@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from hypothesis import strategies as st
 from native_kernels import ISAS, Attributes, Shape, Status
 from onnx import helper
 from tolerances import WHITENING_RTOL
@@ -229,3 +230,22 @@ def assert_whitened(
         largest = float(np.abs(deconv[g]).max())
         error = float(np.abs(actual[1][g] - deconv[g]).max()) / largest
         assert error <= factor * WHITENING_RTOL, f"{what}: deconv is {error:.2g} of its largest element off"
+
+
+@st.composite
+def cases(draw: st.DrawFn, spare: int) -> Case:
+    """Any configuration; sizes are up to `spare` more than the window reaches."""
+    window = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    dilations = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    pads = draw(st.tuples(*[st.integers(0, 3)] * 4))
+    reach = [dilations[a] * (window[a] - 1) + 1 for a in range(2)]
+    sizes = [draw(st.integers(max(1, reach[a] - pads[a] - pads[2 + a]), spare + reach[a])) for a in range(2)]
+    block, group = draw(st.integers(1, 9)), draw(st.integers(1, 3))
+    channels = block * (group if group > 1 else draw(st.integers(1, 4)))
+    return make_case(
+        (draw(st.integers(1, 3)), channels, sizes[0], sizes[1]), window, block,
+        draw(st.sampled_from(["float32", "float16"])),
+        strides=draw(st.tuples(st.integers(1, 3), st.integers(1, 3))), pads=pads, dilations=dilations, group=group,
+        sampling_stride=draw(st.integers(1, 4)), centered=draw(st.integers(0, 1)), n_iter=draw(st.integers(0, 7)),
+        eps=draw(st.sampled_from([1e-5, 1e-2, 1.0])),
+    )  # fmt: skip

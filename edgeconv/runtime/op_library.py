@@ -11,6 +11,7 @@ import edgeconv
 from edgeconv.errors import MissingDependencyError
 
 FILE_NAME = "libedgeconv_ort.so"
+VARIABLE = "EDGECONV_OP_LIBRARY"
 
 
 def op_library() -> str:
@@ -29,23 +30,36 @@ def op_library() -> str:
     Raises:
         MissingDependencyError: `EDGECONV_OP_LIBRARY` names no file, or the library was not built with the package.
     """
-    override = os.environ.get("EDGECONV_OP_LIBRARY")
-    if override:
-        path = Path(override).expanduser()
-        if not path.is_file():
-            raise MissingDependencyError(
-                f"EDGECONV_OP_LIBRARY is {override}, which is not a file.",
-                f"Set it to a {FILE_NAME}, or unset it to use the installed one.",
-            )
-        return str(path.resolve())
-    for candidate in installed_files(FILE_NAME):
-        if candidate.is_file():
-            return str(candidate.resolve())
+    found = find_native_library(FILE_NAME, VARIABLE)
+    if found is not None:
+        return found
     raise MissingDependencyError(
         f"edgeconv's native operators ({FILE_NAME}) are not installed.",
         "Install edgeconv with a C++ compiler at hand (pip install .), or build the library (cmake -S custom_ops -B "
         f"build/native && cmake --build build/native) and set EDGECONV_OP_LIBRARY to build/native/{FILE_NAME}.",
     )
+
+
+def find_native_library(name: str, variable: str) -> str | None:
+    """Return the path of a native library of edgeconv's, None if it is not installed.
+
+    Args:
+        name: Its file name.
+        variable: The environment variable that names another file, which wins over the installed one.
+
+    Raises:
+        MissingDependencyError: The variable names no file.
+    """
+    override = os.environ.get(variable)
+    if override:
+        path = Path(override).expanduser()
+        if not path.is_file():
+            raise MissingDependencyError(
+                f"{variable} is {override}, which is not a file.",
+                f"Set it to a {name}, or unset it to use the installed one.",
+            )
+        return str(path.resolve())
+    return next((str(path.resolve()) for path in installed_files(name) if path.is_file()), None)
 
 
 def installed_files(name: str) -> Iterator[Path]:

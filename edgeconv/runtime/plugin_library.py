@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from edgeconv.errors import MissingDependencyError
-from edgeconv.runtime.op_library import installed_files
+from edgeconv.runtime.op_library import find_native_library
 
 FILE_NAME = "libedgeconv_trt.so"
 VARIABLE = "EDGECONV_TRT_PLUGINS"
@@ -26,18 +23,9 @@ def plugin_library() -> str:
     Raises:
         MissingDependencyError: `EDGECONV_TRT_PLUGINS` names no file, or the library was not built with the package.
     """
-    override = os.environ.get(VARIABLE)
-    if override:
-        path = Path(override).expanduser()
-        if not path.is_file():
-            raise MissingDependencyError(
-                f"{VARIABLE} is {override}, which is not a file.",
-                f"Set it to a {FILE_NAME}, or unset it to use the installed one.",
-            )
-        return str(path.resolve())
-    for candidate in installed_files(FILE_NAME):
-        if candidate.is_file():
-            return str(candidate.resolve())
+    found = find_native_library(FILE_NAME, VARIABLE)
+    if found is not None:
+        return found
     raise MissingDependencyError(
         f"edgeconv's TensorRT plugins ({FILE_NAME}) are not installed.",
         "Install edgeconv where nvcc and TensorRT's headers are (pip install .), or build the library (cmake -S "

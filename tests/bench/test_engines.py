@@ -91,7 +91,7 @@ def test_missing_plugins_are_noted(
     trt: FakeTensorRt, function_model: WriteModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EDGECONV_TRT_PLUGINS")
-    monkeypatch.setattr("edgeconv.runtime.plugin_library.installed_files", lambda _name: iter(()))
+    monkeypatch.setattr("edgeconv.runtime.op_library.installed_files", lambda _name: iter(()))
     report = benchmark([function_model()], **QUICK)
     assert [variant.kind for variant in report.variants] == ["functions"]
     assert any("no native operators" in warning for warning in report.warnings)

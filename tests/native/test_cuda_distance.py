@@ -6,18 +6,23 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from cuda_kervolution import Checked, CudaPlan, How, hows, prepare, run
-from cuda_memory import DEVICES, LAYOUTS, Device, Place, places, simt_library
+from cuda_memory import (
+    DEVICES,
+    LAYOUTS,
+    Device,
+    Place,
+    places,
+    simt_library,
+    sweep_elsewhere,
+    sweep_under_address_sanitizer,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_checks import (
@@ -349,30 +354,12 @@ def sweep() -> None:
                 assert_close(actual, expected, dtype, shape)
 
 
-def sweep_elsewhere(library: str, **environment: str) -> None:
-    """Run the sweep with that library and environment."""
-    tests = Path(__file__).resolve().parents[1]
-    code = "import test_cuda_distance as tests; tests.sweep()"
-    paths = os.pathsep.join([str(tests), str(tests / "native")])
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False,
-        env={**os.environ, "PYTHONPATH": paths, "EDGECONV_SIMT_LIBRARY": library, **environment},
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-4000:]
-
-
 @pytest.mark.parametrize("seed", [0, 7])
 def test_threads_in_any_order(seed: int) -> None:
     """As they are numbered, and in another order than the tests above."""
-    sweep_elsewhere(simt_library(), EDGECONV_SIMT_SEED=str(seed))
+    sweep_elsewhere(__file__, simt_library(), EDGECONV_SIMT_SEED=str(seed))
 
 
 def test_nothing_beyond_the_memory() -> None:
     """Every buffer is as large as it is said to be, and no larger."""
-    preload = [
-        subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
-        for name in ("libasan.so", "libstdc++.so")
-    ]
-    sweep_elsewhere(
-        simt_library("address"), LD_PRELOAD=" ".join(preload), ASAN_OPTIONS="detect_leaks=0:abort_on_error=0"
-    )
+    sweep_under_address_sanitizer(__file__)

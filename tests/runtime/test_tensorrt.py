@@ -22,7 +22,7 @@ from edgeconv.runtime.plugin_library import plugin_library
 from edgeconv.runtime.tensorrt import TensorRt
 
 GAUSSIAN = "GaussianKervolution"
-NO_PLUGINS = "edgeconv.runtime.plugin_library.installed_files"
+NO_PLUGINS = "edgeconv.runtime.op_library.installed_files"
 
 
 @pytest.fixture
