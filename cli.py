@@ -411,6 +411,9 @@ def quantize(
     equalize: Annotated[
         bool, typer.Option("--equalize/--no-equalize", help="Cross-layer equalisation of channels.")
     ] = True,
+    relax_relu6: Annotated[
+        bool, typer.Option("--relax-relu6", help="Equalise ReLU6's outputs too; bounds follow the calibration images.")
+    ] = False,
     bias_correction: Annotated[
         bool, typer.Option("--bias-correction/--no-bias-correction", help="Empirical bias correction.")
     ] = True,
@@ -457,6 +460,7 @@ def quantize(
             method=method,
             percentile=percentile,
             equalize=equalize,
+            relax_relu6=relax_relu6,
             bias_correction=bias_correction,
             rounding=rounding,
             exclude=exclude,
@@ -472,6 +476,62 @@ def quantize(
             batch=batch,
             plot=plot,
             latency=latency,
+            architecture=arch,
+            config=_config(config),
+            trust_pickle=trust_pickle,
+            progress=tick,
+        )
+    _show(report, as_json)
+
+
+@app.command()
+def visualize(
+    checkpoint: CheckpointArgument,
+    layer: Annotated[
+        str | None, typer.Option(help="The layer to show; a wrong name prints those that can be shown.")
+    ] = None,
+    image: Annotated[
+        list[Path], typer.Option("--image", "-i", help="A picture, a directory of them, .npz or .npy; repeatable.")
+    ] = [],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The picture to draw: .png, .svg or .pdf.")
+    ] = None,
+    feature: Annotated[
+        list[int], typer.Option(help="A feature to show; repeatable (default: those that are strongest).")
+    ] = [],
+    top: Annotated[int, typer.Option(help="Patches of a feature, each of another image.")] = 9,
+    count: Annotated[int, typer.Option(help="How many features, where none is named.")] = 9,
+    filters: Annotated[Path | None, typer.Option(help="Draw the first layer's filters: .png, .svg or .pdf.")] = None,
+    export_onnx: Annotated[
+        Path | None, typer.Option("--export-onnx", help="Write the projection of one feature as an .onnx, checked.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Subtracted from pixels in [0, 1]: 0.485,0.456,0.406 (default: the file's).")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="They are then divided by: 0.229,0.224,0.225.")] = None,
+    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the input (default: the checkpoint's).")] = None,
+    batch: Annotated[int, typer.Option(help="Images at a time.")] = 16,
+    arch: ArchOption = None,
+    config: ConfigOption = [],
+    trust_pickle: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which image patches excite a layer's features, and what in them does (deconvnet)."""
+    with show_progress(err) as tick, _failing_report(as_json):
+        report = edgeconv.visualize_model(
+            checkpoint,
+            layer,
+            image,
+            output=output,
+            features=feature,
+            top=top,
+            count=count,
+            filters=filters,
+            export_onnx=export_onnx,
+            mean=None if mean is None else parse_numbers("--mean", mean),
+            std=None if std is None else parse_numbers("--std", std),
+            size=None if size is None else parse_size(size),
+            batch=batch,
             architecture=arch,
             config=_config(config),
             trust_pickle=trust_pickle,

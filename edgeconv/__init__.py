@@ -10,6 +10,7 @@ The public API; each function is what one command of the `edgeconv` program call
     benchmark            measured latency of .onnx files                edgeconv bench
     build_engine         an .onnx -> a TensorRT engine                  edgeconv build
     quantize_model       an .onnx and images -> an 8-bit .onnx          edgeconv quantize
+    visualize_model      what excites a layer's features, and why       edgeconv visualize
     train_model          the training recipe                            edgeconv train
     list_models          the model registry                             edgeconv models
     load_checkpoint      a checkpoint file -> model and metadata
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from edgeconv.runtime.op_library import op_library
     from edgeconv.runtime.run import run_model
     from edgeconv.training.recipe import train_model
+    from edgeconv.visualization.api import visualize_model
 
 __all__ = [
     "benchmark",
@@ -54,6 +56,7 @@ __all__ = [
     "to_onnx",
     "train_model",
     "verify_model",
+    "visualize_model",
 ]
 
 _HOMES = {
@@ -70,6 +73,7 @@ _HOMES = {
     "to_onnx": "edgeconv.export.pipeline",
     "train_model": "edgeconv.training.recipe",
     "verify_model": "edgeconv.export.verification",
+    "visualize_model": "edgeconv.visualization.api",
 }
 
 _EXPORT_EXTRA = ("torch", "onnxscript", "onnx_ir")

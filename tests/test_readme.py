@@ -23,7 +23,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-COMMANDS = ("export", "verify", "inspect", "run", "bench", "build", "quantize", "train", "models")
+COMMANDS = ("export", "verify", "inspect", "run", "bench", "build", "quantize", "visualize", "train", "models")
 
 RUN = {"python", "console", "bash"}
 SHOWN = {"text", "json", "toml", "cmake", "cpp"}
@@ -36,6 +36,7 @@ LEAST_RUN = {
     "docs/operators.md": 3,
     "docs/rewrites.md": 5,
     "docs/bench.md": 1,
+    "docs/visualization.md": 4,
 }
 """How many blocks of a page run at least: a page that loses its blocks, or marks them all, is noticed."""
 
@@ -285,6 +286,7 @@ CALLS = {
     "save_checkpoint": ("edgeconv.save_checkpoint", "edgeconv[export]"),
     "to_onnx": ("edgeconv.to_onnx", "edgeconv[export]"),
     "train_model": ("edgeconv.train_model('lenet5')", "edgeconv[export]"),
+    "visualize_model": ("edgeconv.visualize_model('m.pt')", "edgeconv[export]"),
     "verify_model": ("edgeconv.verify_model('m.onnx', 'm.pt')", "edgeconv[export]"),
 }
 """Each public name: a call, and what its remedy names; None where the base installation is enough."""

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeconv.bench.inputs import resolve_shapes, synthetic_feeds
 from edgeconv.errors import EdgeconvError, InputError
 from edgeconv.files import atomic_output
-from edgeconv.quantize.normalization import Normalization, read_normalization
 from edgeconv.runtime.engine_model import read_interface
 from edgeconv.runtime.engine_stamp import is_engine
-from edgeconv.runtime.ort import Array, TensorInfo
+from edgeconv.runtime.feeds import read_feeds
+from edgeconv.runtime.ort import Array
 from edgeconv.runtime.placement import Placement, check_placement, read_placement
 from edgeconv.runtime.session import ENGINE_PROVIDERS, check_options, open_session, require_runtime, runtime_version
 
@@ -172,13 +171,13 @@ def run_model(
     build_for: dict[str, tuple[int, ...]] | None = None
     if provider in ENGINE_PROVIDERS and not is_engine(model):
         declared, metadata = read_interface(model)
-        feeds = _feeds(inputs, declared, metadata, batch, shapes, seed, model)
+        feeds = read_feeds(inputs, declared, metadata, batch, shapes, seed, model)
         build_for = {name: array.shape for name, array in feeds.items()}
     session = open_session(
         model, provider=provider, shapes=build_for, threads=threads, op_library=op_library, device=device, tf32=tf32,
         trust_engine=trust_engine, profile=provider == "cuda", progress=progress,
     )  # fmt: skip
-    feeds = _feeds(inputs, session.inputs, session.metadata, batch, shapes, seed, model)
+    feeds = read_feeds(inputs, session.inputs, session.metadata, batch, shapes, seed, model)
     results = session.run(feeds)
     placement: Placement | None = None
     if provider == "cuda":
@@ -201,67 +200,13 @@ def run_model(
     )
 
 
-def _feeds(
-    path: StrPath | None,
-    inputs: Sequence[TensorInfo],
-    metadata: Mapping[str, str],
-    batch: int,
-    shapes: Mapping[str, Sequence[int]] | None,
-    seed: int,
-    model: StrPath,
-) -> dict[str, Array]:
-    if path is None:
-        resolved = resolve_shapes(inputs, metadata, batch=batch, shapes=shapes, model=Path(model).name)
-        return synthetic_feeds(inputs, resolved, seed)
-    arrays = _read_arrays(Path(path))
-    names = [info.name for info in inputs]
-    if set(names) <= set(arrays):
-        return {name: arrays[name] for name in names}
-    if len(names) != 1:
-        raise InputError(
-            f"{path} has the arrays {', '.join(arrays)}; {Path(model).name} has the inputs {', '.join(names)}.",
-            "Give a .npz with an array for each input, by its name: numpy.savez(FILE, NAME=ARRAY, …).",
-        )
-    (info,) = inputs
-    array = arrays.get("") if "" in arrays else arrays.get("images")
-    if array is None:
-        raise InputError(f"{path} has neither the array {info.name} nor images.", "numpy.savez(FILE, images=ARRAY)")
-    if info.dtype is not None and info.dtype.kind == "f" and array.dtype == np.uint8:
-        array = _prepare(array, metadata).astype(info.dtype)
-    return {info.name: array}
-
-
-def _prepare(images: Array, metadata: Mapping[str, str]) -> Array:
-    """Turn uint8 images (N, C, H, W), or (N, H, W), into what the network takes."""
-    normalization = read_normalization(dict(metadata), None, None) or Normalization((0.0,), (1.0,))
-    if images.ndim == 3:
-        images = images[:, None]
-    if images.ndim != 4 or not len(images):
-        raise InputError(f"the images have shape {_text(images.shape)}, not (N, C, H, W).", "Stack images first.")
-    return np.stack([normalization.apply(image) for image in images])
-
-
-def _read_arrays(path: Path) -> dict[str, Array]:
-    """Return the arrays of a ``.npz`` by name, or that of a ``.npy`` under the empty name."""
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.lib.npyio.NpzFile):
-            with content:
-                return {name: content[name] for name in content.files}
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist.", "Give a .npy or .npz of inputs.") from error
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"cannot read inputs from {path}: {error}.", "Give a .npy or .npz.") from error
-    return {"": content}
-
-
 def _summarize(name: str, value: Array) -> OutputSummary:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
         raise EdgeconvError(f"output {name} is no tensor of numbers.")
     wide = value.astype(np.float64)
     finite = wide[np.isfinite(wide)]
     top: tuple[tuple[tuple[int, float], ...], ...] = ()
-    if value.ndim == 2 and value.shape[1] > 1:
+    if value.dtype.kind == "f" and value.ndim == 2 and value.shape[1] > 1:
         top = tuple(
             tuple((int(index), float(row[index])) for index in np.argsort(-row, kind="stable")[:TOP])
             for row in wide[:_ITEMS]
