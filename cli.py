@@ -101,7 +101,16 @@ TrustEngineOption = Annotated[
 
 @app.command()
 def export(
-    checkpoint: CheckpointArgument,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(help="A .pt or .pth checkpoint, or a .pt2 ExportedProgram.", show_default=False),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of --arch, in the checkpoint's place: a state dict, .pth or .safetensors; also torchvision's."
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The .onnx file; by default beside the checkpoint.")
     ] = None,
@@ -142,11 +151,14 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Turn a checkpoint into one .onnx file and prove that every runtime computes what PyTorch does."""
+    source = checkpoint or weights
+    if source is None or (checkpoint is not None and weights is not None):
+        raise typer.BadParameter("give a checkpoint, or --arch and --weights: one of the two.")
     if inline and no_functions:
         raise typer.BadParameter("--inline and --no-functions exclude each other.")
     with _status() as say, _failing_report(as_json):
         report = edgeconv.export_checkpoint(
-            checkpoint,
+            source,
             output,
             architecture=arch,
             config=_config(config),

@@ -76,7 +76,7 @@ _HOMES = {
     "visualize_model": "edgeconv.visualization.api",
 }
 
-_EXPORT_EXTRA = ("torch", "onnxscript", "onnx_ir")
+_EXPORT_EXTRA = ("torch", "onnxscript", "onnx_ir", "safetensors")
 
 
 def __getattr__(name: str) -> Any:

@@ -31,6 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -156,7 +158,7 @@ def load_checkpoint(
     Nothing in the file is executed unless `trust_pickle` is set.
 
     Args:
-        path: A `.pt`, `.pth` or `.pt2` file.
+        path: A `.pt`, `.pth`, `.safetensors` or `.pt2` file.
         architecture: Registry name for a bare state dict.
         config: Keyword arguments of the architecture for a bare state dict. A checkpoint has its own; it must agree.
         trust_pickle: Unpickle whole modules. Only for files whose author you trust: unpickling runs their code.
@@ -193,6 +195,11 @@ def _read(source: Path, trust_pickle: bool) -> tuple[object, str]:
     if not data:
         raise CheckpointError(f"{source} is empty.", "Copy or save the checkpoint again.")
     sha256 = hashlib.sha256(data).hexdigest()
+    if source.suffix.lower() == ".safetensors":
+        try:
+            return safetensors.torch.load(data), sha256
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{source} is damaged: {_first_line(error)}", _DAMAGED_REMEDY) from error
     if data[:2] == b"PK":
         names = _archive_names(source)
         if any(name.endswith("/archive_format") or name == "archive_format" for name in names):
@@ -226,7 +233,9 @@ def _read(source: Path, trust_pickle: bool) -> tuple[object, str]:
         raise CheckpointError(f"{source} is damaged: {_first_line(error)}", _DAMAGED_REMEDY) from error
 
 
-_FOREIGN_REMEDY = "Pass a .pt or .pth checkpoint or a .pt2 ExportedProgram; an .onnx file is already exported."
+_FOREIGN_REMEDY = (
+    "Pass a .pt or .pth checkpoint, a .safetensors file or a .pt2 ExportedProgram; an .onnx file is already exported."
+)
 _DAMAGED_REMEDY = "Copy or download it again and compare the file sizes."
 
 
@@ -341,12 +350,14 @@ def _from_state_dict(
 
 
 def _build(source: Path, architecture: str, config: dict[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
-    from edgeconv.models.registry import create, rename_state
+    from edgeconv.models.registry import create, match_state
 
     module = create(architecture, **config)
     expected = module.state_dict()
+    names = None
     if expected.keys() != state.keys():
-        state = rename_state(architecture, module, state)
+        matched = match_state(architecture, module, state)
+        state, names = matched.state, matched.source
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     misfits = [
         f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
@@ -356,7 +367,8 @@ def _build(source: Path, architecture: str, config: dict[str, Any], state: Mappi
     if missing or unexpected or misfits:
         details = [_some("missing: ", missing), _some("not in the model: ", unexpected), _some("", sorted(misfits))]
         raise CheckpointError(
-            f"{source} does not fit {architecture}: {'; '.join(detail for detail in details if detail)}.",
+            f"{source} does not fit {architecture}{f', read by the names of {names}' if names else ''}: "
+            f"{'; '.join(detail for detail in details if detail)}.",
             "Check --arch and --config against how the weights were trained; `edgeconv models` lists both.",
         )
     module.load_state_dict(dict(state))

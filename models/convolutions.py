@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgeconv.nn import Kerv2d, convert
+from edgeconv.nn.blocks import make_divisible
 from edgeconv.ops.deconv_whitening import EPS, N_ITER, SAMPLING_STRIDE
 
 KERNEL_CONFIG: Mapping[str, Any] = MappingProxyType(
@@ -49,7 +50,31 @@ CONVOLUTION_CONFIG: Mapping[str, Any] = MappingProxyType({**KERNEL_CONFIG, **DEC
 
 WHERE = ("all", "first", "3x3")
 
+STEMS = ("imagenet", "cifar")
+"""imagenet: 7x7 with a stride of 2, then pooling. cifar: 3x3 and no pooling, for small images, as usual on CIFAR."""
+
 _Module = TypeVar("_Module", bound=nn.Module)
+
+
+def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse a value of a configuration key that is none of its choices.
+
+    Raises:
+        ValueError: With the choices.
+    """
+    if value not in (names := list(choices)):
+        raise ValueError(f"{key} must be one of {', '.join(names)}; got {value!r}")
+
+
+def scale_channels(channels: int, width: float, divisor: int = 8) -> int:
+    """Return how many channels a layer has at a width multiplier; at 1 exactly those of the paper.
+
+    Raises:
+        ValueError: The multiplier is not positive.
+    """
+    if not width > 0:
+        raise ValueError(f"width must be positive; got {width!r}")
+    return channels if width == 1 else make_divisible(channels * width, divisor)
 
 
 def configure_convolutions(
@@ -82,8 +107,7 @@ def configure_convolutions(
     Raises:
         ValueError: A value is out of range, `where` selects no layer, or both a kernel and a block are asked for.
     """
-    if where not in WHERE:
-        raise ValueError(f"where must be one of {', '.join(WHERE)}; got {where!r}")
+    check_choice("where", where, WHERE)
     if not init_gain > 0:
         raise ValueError(f"init_gain must be positive; got {init_gain!r}")
     for name, block in (("deconv_block", deconv_block), ("deconv_block_linear", deconv_block_linear)):

@@ -5,9 +5,11 @@ Importing this module needs no torch; the architectures are imported when one is
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import json
+import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ class ModelInfo:
         paper: Citation of the source.
         input_shape: Default input (C, H, W).
         config: Every configuration key with its default.
+        weights: Other implementations whose state dicts of this architecture load.
     """
 
     name: str
@@ -42,6 +45,7 @@ class ModelInfo:
     paper: str
     input_shape: tuple[int, int, int]
     config: Mapping[str, Any]
+    weights: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able copy."""
@@ -51,6 +55,7 @@ class ModelInfo:
             "paper": self.paper,
             "input_shape": list(self.input_shape),
             "config": dict(self.config),
+            "weights": list(self.weights),
         }
 
 
@@ -65,11 +70,14 @@ class ModelTable:
         return [model.to_dict() for model in self.models]
 
     def render(self, console: Console) -> None:
-        """Print one block a model: name, input, description, paper, configuration keys with defaults."""
+        """Print one block a model: name, input, description, paper, whose weights load, configuration keys."""
         for model in self.models:
             shape = "x".join(map(str, model.input_shape))
             console.print(f"[bold]{model.name}[/]  [dim]input {shape}[/]  {model.description}", highlight=False)
             console.print(Padding(model.paper, (0, 0, 0, 4)), style="dim", highlight=False)
+            if model.weights:
+                weights = f"weights: {', '.join(model.weights)}"
+                console.print(Padding(weights, (0, 0, 0, 4)), style="dim", highlight=False)
             settings = "  ".join(f"{key}={json.dumps(value)}" for key, value in model.config.items())
             console.print(Padding(settings, (0, 0, 1, 4)), highlight=False)
 
@@ -78,7 +86,29 @@ Renaming = Callable[["nn.Module", str], "str | None"]
 """What a parameter or buffer that others named so is called in a model; None: a name that it does not know."""
 
 _Builder = TypeVar("_Builder", bound="Callable[..., nn.Module]")
-_REGISTRY: dict[str, tuple[ModelInfo, Callable[..., nn.Module], Sequence[Renaming]]] = {}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    info: ModelInfo
+    builder: Callable[..., nn.Module]
+    renamings: Mapping[str, Renaming]
+
+
+@dataclass(frozen=True)
+class RenamedState:
+    """A state dict under the names that a model here has.
+
+    Attributes:
+        state: Parameters and buffers. Names that the implementation does not have stay as they were.
+        source: The implementation whose names were read, as `ModelInfo.weights` gives it; None for the names here.
+    """
+
+    state: dict[str, Any]
+    source: str | None
+
+
+_REGISTRY: dict[str, _Entry] = {}
 
 
 def register(
@@ -89,6 +119,7 @@ def register(
     input_shape: tuple[int, int, int],
     config: Mapping[str, Any],
     renamings: Sequence[Renaming] = (),
+    weights: Mapping[str, Renaming | None] = MappingProxyType({}),
 ) -> Callable[[_Builder], _Builder]:
     """Register a function or class that builds an architecture from keyword arguments.
 
@@ -98,7 +129,8 @@ def register(
         paper: Citation of the source.
         input_shape: Default input (C, H, W).
         config: Every keyword argument the builder takes, with its default; JSON-able.
-        renamings: One for each other implementation whose state dicts load.
+        renamings: Of further implementations, which the function's name says.
+        weights: Other implementations whose state dicts load, and how they name things; None for the names here.
 
     Returns:
         A decorator that leaves the builder as it is.
@@ -112,10 +144,21 @@ def register(
         if name in _REGISTRY:
             raise ValueError(f"a model named {name!r} is registered already")
         info = ModelInfo(name, description, paper, input_shape, MappingProxyType(dict(config)))
-        _REGISTRY[name] = (info, builder, tuple(renamings))
+        _REGISTRY[name] = _Entry(info, builder, {renaming.__name__: renaming for renaming in renamings})
+        add_weights(name, weights)
         return builder
 
     return decorate
+
+
+def add_weights(name: str, weights: Mapping[str, Renaming | None]) -> None:
+    """Say whose state dicts load into a registered architecture; see `register`."""
+    entry = _REGISTRY[name]
+    _REGISTRY[name] = _Entry(
+        dataclasses.replace(entry.info, weights=(*entry.info.weights, *weights)),
+        entry.builder,
+        {**entry.renamings, **{source: renaming for source, renaming in weights.items() if renaming is not None}},
+    )
 
 
 def list_models() -> list[ModelInfo]:
@@ -125,7 +168,7 @@ def list_models() -> list[ModelInfo]:
         MissingDependencyError: torch is not installed.
     """
     _import_architectures()
-    return [_REGISTRY[name][0] for name in sorted(_REGISTRY)]
+    return [_REGISTRY[name].info for name in sorted(_REGISTRY)]
 
 
 def model_info(name: str) -> ModelInfo:
@@ -135,7 +178,7 @@ def model_info(name: str) -> ModelInfo:
         InputError: No such name.
         MissingDependencyError: torch is not installed.
     """
-    return _find(name)[0]
+    return _find(name).info
 
 
 def resolve_config(name: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -145,7 +188,7 @@ def resolve_config(name: str, config: Mapping[str, Any] | None = None) -> dict[s
         InputError: No such architecture, or no such key.
         MissingDependencyError: torch is not installed.
     """
-    info = _find(name)[0]
+    info = _find(name).info
     given = dict(config or {})
     unknown = [key for key in given if key not in info.config]
     if unknown:
@@ -174,7 +217,7 @@ def create(name: str, **config: Any) -> nn.Module:
     """
     resolved = resolve_config(name, config)
     try:
-        return _find(name)[1](**resolved)
+        return _find(name).builder(**resolved)
     except (TypeError, ValueError, RuntimeError) as error:
         settings = ", ".join(f"{key}={json.dumps(value, default=str)}" for key, value in config.items())
         raise InputError(
@@ -184,21 +227,48 @@ def create(name: str, **config: Any) -> nn.Module:
 
 
 def rename_state(name: str, module: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a state dict under the names that a model has, if an implementation that is known wrote it; else as it is.
+    """Return a state dict under the names that a model has, as far as an implementation that is known wrote it.
 
     Args:
         name: The architecture.
         module: A model of it.
         state: Parameters and buffers by their names in the file.
     """
-    for renaming in _find(name)[2]:
-        renamed = {renaming(module, key): value for key, value in state.items()}
-        if None not in renamed and len(renamed) == len(state):
-            return {str(key): value for key, value in renamed.items()}
-    return dict(state)
+    return match_state(name, module, state).state
 
 
-def _find(name: str) -> tuple[ModelInfo, Callable[..., nn.Module], Sequence[Renaming]]:
+def match_state(name: str, module: nn.Module, state: Mapping[str, Any]) -> RenamedState:
+    """Read a state dict by the names of the implementation that fits best.
+
+    Of 1x1 convolutions and linear layers, which implementations take for each other, the shapes are made fit.
+
+    Args:
+        name: The architecture.
+        module: A model of it.
+        state: Parameters and buffers by their names in the file.
+    """
+    expected = module.state_dict()
+    best, most = RenamedState(dict(state), None), sum(key in expected for key in state)
+    for source, renaming in _find(name).renamings.items():
+        renamed: dict[str, Any] = {}
+        for key, value in state.items():
+            ours = renaming(module, key)
+            renamed[key if ours is None or ours not in expected or ours in renamed else ours] = value
+        found = sum(key in expected for key in renamed)
+        if found > most and len(renamed) == len(state):
+            best, most = RenamedState(renamed, source), found
+    for key in best.state.keys() & expected.keys():
+        theirs, ours = best.state[key], expected[key]
+        if {theirs.dim(), ours.dim()} == {2, 4} and _flat(theirs) == _flat(ours):
+            best.state[key] = theirs.reshape(ours.shape)
+    return best
+
+
+def _flat(weight: Any) -> tuple[int, int]:
+    return len(weight), math.prod(weight.shape[1:])
+
+
+def _find(name: str) -> _Entry:
     _import_architectures()
     if name not in _REGISTRY:
         close = difflib.get_close_matches(name, _REGISTRY, n=3)

@@ -1,10 +1,12 @@
 """VGG: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015.
 
-The columns of the paper's table 1 with batch normalisation, in the form that is usual on CIFAR, also in the experiments
-of network deconvolution: global average pooling and one linear layer take the place of the three linear layers, so any
-input from 32x32 up will do (at 32x32 the pooling has nothing left to average). Layers are numbered as in torchvision's
-`vgg11_bn` (`features.0.weight`, ...), and convolutions have a bias, as there. Initialisation: He et al., ICCV 2015,
-fan-out mode; normal with a deviation of 0.01 for the linear layer, as the paper has it.
+The columns A, B, D and E of the paper's table 1, in two forms. "imagenet" is the paper's: three linear layers, no batch
+normalisation unless `batch_norm` adds it. "cifar" is usual on CIFAR, also in the experiments of network deconvolution:
+global average pooling and one linear layer in place of the three, so any input from 32x32 up will do (at 32x32 the
+pooling has nothing left to average); with batch normalisation. Layers are numbered as in torchvision's `vgg11`
+(`features.0.weight`, ...) and `vgg11_bn`. Initialisation: for the paper's form that of its section 3.1 without
+pre-training (Glorot and Bengio, AISTATS 2010); for CIFAR He et al., ICCV 2015, fan-out mode, and normal with a
+deviation of 0.01 for the linear layer.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeconv.models.convolutions import CONVOLUTION_CONFIG, configure_convolutions
+from edgeconv.models.convolutions import CONVOLUTION_CONFIG, check_choice, configure_convolutions, scale_channels
 from edgeconv.models.registry import register
 
 PAPER = (
@@ -26,20 +28,76 @@ PAPER = (
 POOL = 0
 """Stands for 2x2 max pooling among the widths of a column."""
 
-COLUMNS: dict[str, tuple[int, ...]] = {"A": (64, POOL, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL)}
-"""Table 1: widths of the 3x3 convolutions. A is VGG-11."""
+COLUMNS: dict[str, tuple[int, ...]] = {
+    "A": (64, POOL, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL),
+    "B": (64, 64, POOL, 128, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL),
+    "D": (64, 64, POOL, 128, 128, POOL, *(256,) * 3, POOL, *(512,) * 3, POOL, *(512,) * 3, POOL),
+    "E": (64, 64, POOL, 128, 128, POOL, *(256,) * 4, POOL, *(512,) * 4, POOL, *(512,) * 4, POOL),
+}
+"""Table 1: widths of the 3x3 convolutions. VGG-11, -13, -16 and -19."""
+FORMS = ("imagenet", "cifar")
+HIDDEN, ROWS = 4096, 7
+"""Of the three linear layers: channels, and rows of the maps that they see."""
 
 
-def _features(column: Sequence[int], in_channels: int, first_padding: int) -> nn.Sequential:
+def _features(column: Sequence[int], in_channels: int, first_padding: int, batch_norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     padding = first_padding
     for width in column:
         if width == POOL:
             layers.append(nn.MaxPool2d(2))
             continue
-        layers += [nn.Conv2d(in_channels, width, 3, padding=padding), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        norm = [nn.BatchNorm2d(width)] if batch_norm else []
+        layers += [nn.Conv2d(in_channels, width, 3, padding=padding), *norm, nn.ReLU(inplace=True)]
         in_channels, padding = width, 1
     return nn.Sequential(*layers)
+
+
+class VGG(nn.Module):
+    """The paper's form: a column of convolutions and three linear layers.
+
+    Args:
+        column: Widths of the convolutions, and `POOL`.
+        num_classes: Width of the output.
+        in_channels: Channels of the input.
+        first_padding: Of the first convolution, all round.
+        batch_norm: Behind each convolution.
+        hidden: Width of the hidden linear layers.
+        dropout: Probability behind them.
+    """
+
+    def __init__(
+        self,
+        column: Sequence[int],
+        num_classes: int,
+        in_channels: int,
+        first_padding: int,
+        batch_norm: bool,
+        hidden: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.features = _features(column, in_channels, first_padding, batch_norm)
+        relu = nn.ReLU
+        self.classifier = nn.Sequential(
+            *(nn.Linear(column[-2] * ROWS * ROWS, hidden), relu(inplace=True), nn.Dropout(dropout)),
+            *(nn.Linear(hidden, hidden), relu(inplace=True), nn.Dropout(dropout)),
+            nn.Linear(hidden, num_classes),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, num_classes) for (N, in_channels, H, W), from 32x32 up; 224x224 is the paper's.
+
+        Other sizes are averaged to the 7x7 maps that the linear layers see.
+        """
+        maps = F.adaptive_avg_pool2d(self.features(x), ROWS)
+        logits: Tensor = self.classifier(maps.flatten(1))
+        return logits
 
 
 class CifarVGG(nn.Module):
@@ -50,14 +108,15 @@ class CifarVGG(nn.Module):
         num_classes: Width of the output.
         in_channels: Channels of the input.
         first_padding: Of the first convolution, all round. 1 keeps the size of the input; 3 makes 32x32 of 28x28.
+        batch_norm: Behind each convolution.
     """
 
-    def __init__(self, column: Sequence[int], num_classes: int, in_channels: int, first_padding: int) -> None:
+    def __init__(
+        self, column: Sequence[int], num_classes: int, in_channels: int, first_padding: int, batch_norm: bool
+    ) -> None:
         super().__init__()
-        if first_padding < 1:
-            raise ValueError(f"first_padding must be at least 1; got {first_padding!r}")
         self.least = 2 ** sum(width == POOL for width in column) - 2 * (first_padding - 1)
-        self.features = _features(column, in_channels, first_padding)
+        self.features = _features(column, in_channels, first_padding, batch_norm)
         self.classifier = nn.Linear(column[-2], num_classes)
         for module in self.features:
             if isinstance(module, nn.Conv2d):
@@ -78,13 +137,70 @@ class CifarVGG(nn.Module):
         return logits
 
 
-@register(
-    "vgg11",
-    description="VGG-11 with batch normalisation in the CIFAR form, 9.2 M parameters; 32x32 or more",
-    paper=PAPER,
-    input_shape=(3, 32, 32),
-    config={"num_classes": 10, "in_channels": 3, "first_padding": 1, **CONVOLUTION_CONFIG},
-)
-def vgg11(*, num_classes: int, in_channels: int, first_padding: int, **layers: Any) -> CifarVGG:
-    """Build VGG-11; see `CifarVGG` and `CONVOLUTION_CONFIG`."""
-    return configure_convolutions(CifarVGG(COLUMNS["A"], num_classes, in_channels, first_padding), **layers)
+def _build(
+    letter: str,
+    *,
+    num_classes: int,
+    in_channels: int,
+    first_padding: int,
+    form: str,
+    batch_norm: bool | None,
+    width: float,
+    dropout: float,
+    **layers: Any,
+) -> VGG | CifarVGG:
+    check_choice("form", form, FORMS)
+    if first_padding < 1:
+        raise ValueError(f"first_padding must be at least 1; got {first_padding!r}")
+    column = [channels and scale_channels(channels, width) for channels in COLUMNS[letter]]
+    norm = form == "cifar" if batch_norm is None else batch_norm
+    if form == "cifar":
+        return configure_convolutions(CifarVGG(column, num_classes, in_channels, first_padding, norm), **layers)
+    hidden = scale_channels(HIDDEN, width)
+    model = VGG(column, num_classes, in_channels, first_padding, norm, hidden, dropout)
+    return configure_convolutions(model, **layers)
+
+
+TIMM = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
+
+
+def rename_timm(model: nn.Module, name: str) -> str | None:
+    """Return the name here of what timm calls `name`; its hidden layers are convolutions, ours linear layers."""
+    layer, _, tensor = name.rpartition(".")
+    return name if name.startswith("features.") else f"{TIMM[layer]}.{tensor}" if layer in TIMM else None
+
+
+def _register(depth: int, letter: str, form: str, description: str) -> None:
+    def build(**config: Any) -> VGG | CifarVGG:
+        return _build(letter, **config)
+
+    small = form == "cifar"
+    size, whole = (32, "form=imagenet, num_classes=1000") if small else (224, "")
+    notes = {f"vgg{depth}": whole, f"vgg{depth}_bn": f"{whole}, batch_norm=true" if small else "batch_norm=true"}
+    known = [f"{name} ({note})" if note else name for name, note in notes.items()]
+    register(
+        f"vgg{depth}",
+        description=description,
+        paper=PAPER,
+        input_shape=(3, size, size),
+        config={
+            "num_classes": 10 if small else 1000,
+            "in_channels": 3,
+            "first_padding": 1,
+            "form": form,
+            "batch_norm": None,
+            "width": 1.0,
+            "dropout": 0.5,
+            **CONVOLUTION_CONFIG,
+        },
+        weights={
+            **{f"torchvision {name}": None for name in known},
+            **{f"timm {name}": rename_timm for name in known},
+        },
+    )(build)
+
+
+_register(11, "A", "cifar", "VGG-11 with batch normalisation in the CIFAR form, 9.2 M parameters; 32x32 or more")
+_register(13, "B", "imagenet", "VGG-13, 133.0 M parameters")
+_register(16, "D", "imagenet", "VGG-16, 138.4 M parameters")
+_register(19, "E", "imagenet", "VGG-19, 143.7 M parameters")

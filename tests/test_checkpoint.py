@@ -19,6 +19,7 @@ from typing import Any
 
 import onnx
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -398,3 +399,16 @@ def test_contents_that_are_no_model(tmp_path: Path, content: Any, words: str) ->
     path = tmp_path / "other.pt"
     torch.save(content, path)
     fails(path, words, architecture="lenet5")
+
+
+def test_safetensors(tmp_path: Path, model: nn.Module) -> None:
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    loaded = load_checkpoint(path, architecture="lenet5", config=CONFIG)
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.module.state_dict()[name], value)
+    with pytest.raises(CheckpointError, match="bare state dict"):
+        load_checkpoint(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_checkpoint(path, architecture="lenet5", config=CONFIG)

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import safetensors.torch
 import torch
 from fake_gpu import FakeRuntime, install
 from networks import Plain, Small
@@ -358,3 +359,15 @@ def test_running_a_model(exported: Path, tmp_path: Path) -> None:
     assert [item[0][0] for item in output["top"]] == values.argmax(1).tolist()
     done = edgeconv_program("run", exported, "--trust-engine", cwd=tmp_path, code=1)
     assert "--trust-engine is for provider tensorrt or tensorrt-rtx" in done.stderr
+
+
+def test_weights_in_the_checkpoints_place(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    safetensors.torch.save_file(create("lenet5").state_dict(), tmp_path / "weights.safetensors")
+    options = ("--arch", "lenet5", "--weights", "weights.safetensors", "--json")
+    done = edgeconv_program("export", *options, cwd=tmp_path)
+    assert json.loads(done.stdout)["parity"]["passed"]
+    assert (tmp_path / "weights.onnx").is_file()
+    for arguments in (("weights.safetensors", *options), ("--arch", "lenet5")):
+        done = edgeconv_program("export", *arguments, cwd=tmp_path, code=2)
+        assert "one of the two" in done.stderr

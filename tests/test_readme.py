@@ -37,6 +37,7 @@ LEAST_RUN = {
     "docs/rewrites.md": 5,
     "docs/bench.md": 1,
     "docs/visualization.md": 4,
+    "docs/models.md": 1,
 }
 """How many blocks of a page run at least: a page that loses its blocks, or marks them all, is noticed."""
 

@@ -2,7 +2,7 @@
 
 Names of submodules are those of torchvision's blocks of the same architectures, so state dicts keep their keys:
 "0" and "1" in `ConvNormActivation`, `conv` in `InvertedResidual`, `block` in `MBConv`, `fc1` and `fc2` in
-`SqueezeExcite`.
+`SqueezeExcite`, `branch1` to `branch4` in `Inception`.
 """
 
 from __future__ import annotations
@@ -79,6 +79,33 @@ class ConvNormActivation(nn.Sequential):
             x = F.pad(x, (*columns, *rows))
         y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return y
+
+
+class SeparableConv2d(nn.Sequential):
+    """A depthwise and a 1x1 convolution, each with batch normalisation and an activation.
+
+    Source: Howard et al., "MobileNets", 2017 (arXiv 1704.04861), section 3.1 and figure 3.
+
+    Args:
+        in_channels: C.
+        out_channels: M.
+        kernel_size: Of the depthwise convolution; odd.
+        stride: Of the depthwise convolution.
+        activation: Class of the activations.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__(
+            ConvNormActivation(in_channels, in_channels, kernel_size, stride, in_channels, activation),
+            ConvNormActivation(in_channels, out_channels, activation=activation),
+        )
 
 
 class InvertedResidual(nn.Module):
@@ -223,3 +250,103 @@ class MBConv(nn.Module):
         """Return (N, M, ceil(H/stride), ceil(W/stride)) for (N, C, H, W)."""
         y: Tensor = self.block(x)
         return self.stochastic_depth(y) + x if self.adds_input else y
+
+
+class LocalResponseNorm(nn.Module):
+    """x / (k + alpha Σ x²)^beta, summed over `size` neighbouring channels.
+
+    Source: Krizhevsky et al., NIPS 2012, section 3.3, whose alpha is that of the sum; PyTorch's and Caffe's are of the
+    mean. Written as a pooling over (channels, pixels), which every runtime has for float32.
+
+    Args:
+        size: n, odd.
+        alpha: Of the sum.
+        beta: Exponent.
+        k: Added to the sum.
+    """
+
+    def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> None:
+        super().__init__()
+        if size % 2 == 0:
+            raise ValueError(f"size must be odd; got {size}")
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, H, W) for the same; squares are float32 where x is float16, which they would leave."""
+        squares = x.float().square() if x.dtype == torch.float16 else x.square()
+        rows = squares.flatten(2).unsqueeze(1)
+        mean = F.avg_pool2d(rows, (self.size, 1), 1, (self.size // 2, 0)).squeeze(1).unflatten(2, x.shape[2:])
+        y: Tensor = x / (self.k + self.alpha * self.size * mean).pow(self.beta)
+        return y.to(x.dtype)
+
+
+class MlpConv(nn.Sequential):
+    """A convolution and 1x1 convolutions behind it, each with ReLU: a small network that slides over the image.
+
+    Source: Lin et al., "Network in network", ICLR 2014 (arXiv 1312.4400), section 3.1.
+
+    Args:
+        in_channels: C.
+        widths: Output channels of the convolutions.
+        kernel_size: Of the first; odd, padded to keep the size.
+    """
+
+    def __init__(self, in_channels: int, widths: tuple[int, ...], kernel_size: int) -> None:
+        layers: list[nn.Module] = []
+        for width in widths:
+            layers += [nn.Conv2d(in_channels, width, kernel_size, padding=kernel_size // 2), nn.ReLU(inplace=True)]
+            in_channels, kernel_size = width, 1
+        super().__init__(*layers)
+
+
+class BasicConv2d(nn.Module):
+    """A convolution with ReLU: with a bias, as in GoogLeNet's paper, or with batch normalisation, as in torchvision's.
+
+    Args:
+        in_channels: C.
+        out_channels: M.
+        kernel_size: Odd; padded to keep the size at a stride of 1.
+        stride: Both ways.
+        batch_norm: Instead of the bias.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, *, batch_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=not batch_norm)
+        self.bn = nn.BatchNorm2d(out_channels, eps=1e-3) if batch_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, M, ceil(H/stride), ceil(W/stride)) for (N, C, H, W)."""
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Inception(nn.Module):
+    """Convolutions of several sizes side by side, behind 1x1 reductions.
+
+    Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015 (arXiv 1409.4842), figure 2b and table 1.
+
+    Args:
+        in_channels: C.
+        widths: Table 1's columns: #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
+        window: Of the branch that is 5x5 in the paper and 3x3 in torchvision.
+        batch_norm: See `BasicConv2d`.
+    """
+
+    def __init__(self, in_channels: int, widths: tuple[int, ...], *, window: int = 5, batch_norm: bool = False) -> None:
+        super().__init__()
+        one, reduce3, three, reduce5, five, pool = widths
+
+        def conv(inputs: int, outputs: int, size: int = 1) -> BasicConv2d:
+            return BasicConv2d(inputs, outputs, size, batch_norm=batch_norm)
+
+        self.branch1 = conv(in_channels, one)
+        self.branch2 = nn.Sequential(conv(in_channels, reduce3), conv(reduce3, three, 3))
+        self.branch3 = nn.Sequential(conv(in_channels, reduce5), conv(reduce5, five, window))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), conv(in_channels, pool))
+        self.out_channels = one + three + five + pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, out_channels, H, W) for (N, C, H, W)."""
+        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)

@@ -111,8 +111,13 @@ def run_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate(index / len(batches))
         optimizer.zero_grad()
-        logits = model(batch)
+        outputs = model(batch)
+        # Some networks give their auxiliary classifiers' logits too, in training (GoogLeNet).
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         loss = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+        for head in auxiliary:
+            weight = float(getattr(model, "auxiliary_weight", 1.0))
+            loss = loss + weight * F.cross_entropy(head, target, label_smoothing=label_smoothing)
         value = loss.item()
         if not math.isfinite(value):
             raise EdgeconvError(

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from torch import nn
 
 from edgeconv.errors import InputError
 from edgeconv.models import create, list_models, register, resolve_config
 from edgeconv.models.convolutions import DECONV_CONFIG
-from edgeconv.models.registry import model_info
+from edgeconv.models.registry import ModelTable, model_info
 
 
 def test_list() -> None:
     infos = list_models()
     assert [info.name for info in infos] == [
-        *(f"efficientnet_b{n}" for n in range(8)), "efficientnet_lite0", "lenet5", "mobilenet_v2", "resnet18",
-        "resnet20", "resnet34", "resnet50", "vgg11",
+        "alexnet", "deeplabv3_resnet50", "densenet121", "dpn92", *(f"efficientnet_b{n}" for n in range(8)),
+        "efficientnet_lite0", "googlenet", "lenet5", "mobilenet_v1", "mobilenet_v2", "nin", "pnasnet",
+        "preact_resnet18", "resnet101", "resnet152", "resnet18", "resnet20", "resnet32", "resnet34", "resnet50",
+        "resnet56", "resnext29_32x4d", "resnext29_8x64d", "resnext50_32x4d", "se_resnet50", "senet18", "vgg11",
+        "vgg13", "vgg16", "vgg19", "zfnet",
     ]  # fmt: skip
     for info in infos:
         assert json.loads(json.dumps(info.to_dict()))["input_shape"] == list(info.input_shape)
-        assert info.paper.startswith(("LeCun et al.", "He et al.", "Sandler et al.", "Simonyan, Zisserman", "Tan, Le"))
+        assert re.search(r'^[A-Z].+, ".+", .*(19|20)\d\d', info.paper), info.paper
         assert {"num_classes", "in_channels", "kernel", "where", "degree", "learnable"} <= set(info.config)
         assert {key: value for key, value in info.config.items() if key.startswith("deconv")} == DECONV_CONFIG
+
+
+def test_weights_are_listed() -> None:
+    assert model_info("resnet50").to_dict()["weights"] == ["torchvision resnet50", "timm resnet50"]
+    assert model_info("lenet5").weights == ()
+    console = Console(file=io.StringIO(), width=120)
+    ModelTable(list_models()).render(console)
+    assert "weights: torchvision resnet50, timm resnet50" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_resolve_config() -> None:
@@ -40,7 +54,7 @@ def test_resolve_config() -> None:
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("resnet-20", "Did you mean resnet20"), ("lenet", "Did you mean lenet5"), ("alexnet", "Models: ")],
+    [("resnet-20", "Did you mean resnet20"), ("lenet", "Did you mean lenet5"), ("squeezenet", "Models: ")],
 )
 def test_unknown_name(name: str, remedy: str) -> None:
     with pytest.raises(InputError, match=f"no model is named '{name}'") as raised:
