@@ -553,6 +553,40 @@ def visualize(
 
 
 @app.command()
+def fuse(
+    model: Annotated[Path, typer.Argument(help="A QDQ .onnx file, of `edgeconv quantize` or another tool.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The fused .onnx; by default MODEL.fused.onnx beside it.")
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="What values are compared on: .npy, or .npz with `images` (default: random).")
+    ] = None,
+    shapes: SizesOption = [],
+    no_functions: Annotated[
+        bool, typer.Option("--no-functions", help="No function bodies: the file then needs the op library.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Count the values that differ from the QDQ file.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of random inputs.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn the layers of a QDQ file into 8-bit operators for ONNX Runtime on the CPU."""
+    with show_progress(err) as tick:
+        report = edgeconv.fuse_model(
+            model,
+            output,
+            inputs=inputs,
+            shapes=parse_shapes(shapes),
+            functions=not no_functions,
+            check=check,
+            seed=seed,
+            progress=tick,
+        )
+    _show(report, as_json)
+
+
+@app.command()
 def train(
     arch: Annotated[str, typer.Option("--arch", help="Architecture; `edgeconv models` lists the names.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint (.pt) to write.", show_default=False)],
@@ -601,10 +635,60 @@ def train(
     _show(report, as_json)
 
 
-@app.command()
-def models(as_json: JsonOption = False) -> None:
+models_app = typer.Typer(help="List the architectures, or scale one.")
+app.add_typer(models_app, name="models", invoke_without_command=True)
+
+
+@models_app.callback()
+def models(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the architectures with their papers, input shapes and configuration keys."""
-    _show(ModelTable(edgeconv.list_models()), as_json)
+    if context.invoked_subcommand is None:
+        _show(ModelTable(edgeconv.list_models()), as_json)
+
+
+@models_app.command()
+def scale(
+    arch: Annotated[str, typer.Argument(help="Architecture; `edgeconv models` lists the names.", show_default=False)],
+    budget_macs: Annotated[
+        str, typer.Option(help="Most multiply-accumulates of an inference: 300M, 1G.", show_default=False)
+    ],
+    budget_latency: Annotated[str | None, typer.Option(help="Longest median latency: 20ms, 0.5s.")] = None,
+    provider: ProviderOption = "cpu",
+    threads: ThreadsOption = None,
+    config: ConfigOption = [],
+    grid: Annotated[
+        list[str],
+        typer.Option(help="Coefficients of an axis: depth=1,1.2,1.4; width=…, resolution=…; repeatable."),
+    ] = [],
+    steps: Annotated[int, typer.Option(help="Steps of the exponent φ up to the budget.")] = 3,
+    limit: Annotated[int, typer.Option(help="Most candidates to measure.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of weights, inputs and order of turns.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it: .png, .svg or .pdf.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Scale depth, width and resolution together (EfficientNet), and measure what fits a budget. Nothing is trained."""
+    from edgeconv.scaling.grid import parse_grid, parse_latency, parse_macs
+    from edgeconv.scaling.plot import plot_scaling, require_matplotlib
+
+    if output is not None:
+        require_matplotlib(output)
+    with show_progress(err) as tick:
+        report = edgeconv.scale_architecture(
+            arch,
+            budget_macs=parse_macs(budget_macs),
+            budget_latency=None if budget_latency is None else parse_latency(budget_latency),
+            provider=provider,
+            threads=threads,
+            config=_config(config),
+            grid=parse_grid(grid),
+            phi_steps=steps,
+            limit=limit,
+            seed=seed,
+            progress=tick,
+        )
+    if output is not None:
+        plot_scaling(report, output)
+    _show(report, as_json)
 
 
 def main() -> None:

@@ -10,9 +10,11 @@ The public API; each function is what one command of the `edgeconv` program call
     benchmark            measured latency of .onnx files                edgeconv bench
     build_engine         an .onnx -> a TensorRT engine                  edgeconv build
     quantize_model       an .onnx and images -> an 8-bit .onnx          edgeconv quantize
+    fuse_model           an 8-bit .onnx -> one of 8-bit operators       edgeconv fuse
     visualize_model      what excites a layer's features, and why       edgeconv visualize
     train_model          the training recipe                            edgeconv train
     list_models          the model registry                             edgeconv models
+    scale_architecture   depth, width, resolution within budgets        edgeconv models scale
     load_checkpoint      a checkpoint file -> model and metadata
     save_checkpoint      a model and metadata -> a checkpoint file
     op_library           path for SessionOptions.register_custom_ops_library
@@ -33,12 +35,14 @@ if TYPE_CHECKING:
     from edgeconv.checkpoint import load_checkpoint, save_checkpoint
     from edgeconv.export.pipeline import export_checkpoint, to_onnx
     from edgeconv.export.verification import verify_model
+    from edgeconv.fusion.api import fuse_model
     from edgeconv.inspection import inspect_model
     from edgeconv.models.registry import list_models
     from edgeconv.quantize.api import quantize_model
     from edgeconv.runtime.engine_build import build_engine
     from edgeconv.runtime.op_library import op_library
     from edgeconv.runtime.run import run_model
+    from edgeconv.scaling.search import scale_architecture
     from edgeconv.training.recipe import train_model
     from edgeconv.visualization.api import visualize_model
 
@@ -46,6 +50,7 @@ __all__ = [
     "benchmark",
     "build_engine",
     "export_checkpoint",
+    "fuse_model",
     "inspect_model",
     "list_models",
     "load_checkpoint",
@@ -53,6 +58,7 @@ __all__ = [
     "quantize_model",
     "run_model",
     "save_checkpoint",
+    "scale_architecture",
     "to_onnx",
     "train_model",
     "verify_model",
@@ -63,6 +69,7 @@ _HOMES = {
     "benchmark": "edgeconv.bench.api",
     "build_engine": "edgeconv.runtime.engine_build",
     "export_checkpoint": "edgeconv.export.pipeline",
+    "fuse_model": "edgeconv.fusion.api",
     "inspect_model": "edgeconv.inspection",
     "list_models": "edgeconv.models.registry",
     "load_checkpoint": "edgeconv.checkpoint",
@@ -70,6 +77,7 @@ _HOMES = {
     "quantize_model": "edgeconv.quantize.api",
     "run_model": "edgeconv.runtime.run",
     "save_checkpoint": "edgeconv.checkpoint",
+    "scale_architecture": "edgeconv.scaling.search",
     "to_onnx": "edgeconv.export.pipeline",
     "train_model": "edgeconv.training.recipe",
     "verify_model": "edgeconv.export.verification",

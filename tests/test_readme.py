@@ -23,7 +23,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-COMMANDS = ("export", "verify", "inspect", "run", "bench", "build", "quantize", "visualize", "train", "models")
+COMMANDS = (
+    "export",
+    "verify",
+    "inspect",
+    "run",
+    "bench",
+    "build",
+    "quantize",
+    "fuse",
+    "visualize",
+    "train",
+    "models",
+    "models scale",
+)
 
 RUN = {"python", "console", "bash"}
 SHOWN = {"text", "json", "toml", "cmake", "cpp"}
@@ -114,7 +127,9 @@ def program() -> str:
 def options_of(command: str) -> frozenset[str]:
     """Return the long options that a command's help shows."""
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    done = subprocess.run([program(), command, "--help"], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [program(), *command.split(), "--help"], env=environment, capture_output=True, text=True, check=True
+    )
     return frozenset(_OPTION.findall(done.stdout))
 
 
@@ -200,6 +215,8 @@ def commands_of(page: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_commands_and_options_exist(page: Path) -> None:
     for command, rest in commands_of(page):
+        nested = f"{command} {(rest.split() or [''])[0]}"
+        command = nested if nested in COMMANDS else command
         assert command in COMMANDS, f"{page_name(page)}: there is no command edgeconv {command}"
         unknown = set(_OPTION.findall(rest)) - options_of(command)
         assert not unknown, f"{page_name(page)}: edgeconv {command} has no {', '.join(sorted(unknown))}"
@@ -278,12 +295,14 @@ CALLS = {
     "benchmark": ("edgeconv.benchmark(['m.onnx'])", "edgeconv[cpu]"),
     "build_engine": ("edgeconv.build_engine('m.onnx')", "edgeconv[tensorrt]"),
     "export_checkpoint": ("edgeconv.export_checkpoint('m.pt')", "edgeconv[export]"),
+    "fuse_model": ("edgeconv.fuse_model", None),
     "inspect_model": ("edgeconv.inspect_model('m.onnx')", None),
     "list_models": ("edgeconv.list_models()", "edgeconv[export]"),
     "load_checkpoint": ("edgeconv.load_checkpoint('m.pt')", "edgeconv[export]"),
     "op_library": ("edgeconv.op_library()", None),
     "quantize_model": ("edgeconv.quantize_model('m.onnx', '.')", "pip install pillow"),
     "run_model": ("edgeconv.run_model('m.onnx')", "edgeconv[cpu]"),
+    "scale_architecture": ("edgeconv.scale_architecture('lenet5', budget_macs=1e6)", "edgeconv[export]"),
     "save_checkpoint": ("edgeconv.save_checkpoint", "edgeconv[export]"),
     "to_onnx": ("edgeconv.to_onnx", "edgeconv[export]"),
     "train_model": ("edgeconv.train_model('lenet5')", "edgeconv[export]"),

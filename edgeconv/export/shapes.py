@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from edgeconv.errors import InputError
 
 _AXIS = re.compile(r"(?P<size>\d+)|(?P<name>[A-Za-z_]\w*)(=(?P<example>\d+))?")
+_SYMBOL = re.compile(r"s\d+")  # as the tracer names a size
 _FORM = "Write sizes with x between them, such as 1x3x224x224; a word is a dynamic axis (Nx3xH=64xW=64)."
 
 
@@ -158,6 +159,9 @@ def tracing_shapes(tensors: Mapping[str, Tensor], axes: DynamicAxes) -> dict[str
 def name_axes(model: onnx.ModelProto, axes: DynamicAxes) -> None:
     """Give the dynamic axes the names that were asked for instead of the tracer's symbols.
 
+    An ExportedProgram has its own dynamic axes, and torch forgets what its author called them: the first axis of the
+    first input then is "batch".
+
     Args:
         model: Its inputs stand in the order of the parameters that `axes` names, under those names or others.
         axes: What was asked for.
@@ -166,6 +170,10 @@ def name_axes(model: onnx.ModelProto, axes: DynamicAxes) -> None:
         InputError: The model fixes an axis that was to be dynamic.
     """
     names: dict[str, str] = {}
+    if not axes and model.graph.input:
+        dims = model.graph.input[0].type.tensor_type.shape.dim
+        if dims and _SYMBOL.fullmatch(dims[0].dim_param):
+            names[dims[0].dim_param] = "batch"
     for name, chosen in axes.items():
         value = next(value for value in model.graph.input if value.name == name)
         for axis, label in chosen.items():

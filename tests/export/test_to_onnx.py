@@ -158,7 +158,8 @@ def test_an_exported_program_keeps_its_operators(tmp_path: Path) -> None:
     network, image = Small("gaussian").eval(), torch.randn(2, 3, 8, 7)
     program = torch.export.export(network, (image,), dynamic_shapes=({0: torch.export.Dim("n")},))
     path = tmp_path / "program.onnx"
-    edgeconv.to_onnx(program, image, path)
+    report = edgeconv.to_onnx(program, image, path)
+    assert dict(report.inputs) == {"image": ("batch", 3, 8, 7)}  # not torch's symbol, s77
     model = onnx.load(path)
     assert sum(node.domain == DOMAIN for node in model.graph.node) == 2
     image = torch.randn(5, 3, 8, 7)

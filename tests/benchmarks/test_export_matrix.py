@@ -1,0 +1,206 @@
+"""The export matrix: its cells, their limits, and a page that says what ran and what did not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import export_matrix
+import matrix_cells
+import pytest
+import torch
+from export_matrix import read_cells, write_cells
+from matrix_cells import LAYERS, PAPER, PLAIN, SIZES, SMALL, Cell, cells
+from matrix_prepare import prepare, rounding, spread
+from matrix_run import FAILED, PASSED, Limits, run_cell, run_stage, stages_of
+from matrix_stages import EXPORT, FUNCTIONS, NATIVE, OPENVINO, REFERENCE, TENSORRT
+from matrix_table import BEGIN, END, markdown, write_page
+from typer.testing import CliRunner
+
+from edgeconv.errors import InputError
+from edgeconv.models.registry import create, list_models
+from edgeconv.nn import Kerv2d
+
+LIMITS = Limits(120, 8000)
+
+
+def cell(architecture: str = "resnet20", layers: str = PLAIN, size: str = SMALL) -> Cell:
+    (found,) = cells([architecture], [layers], [size])
+    return found
+
+
+def test_every_architecture_has_every_kind_of_layer_at_both_sizes() -> None:
+    every = list(cells([info.name for info in list_models()], LAYERS, SIZES))
+    assert len({each.key for each in every}) == len(every)
+    names = {info.name: info.input_shape for info in list_models()}
+    for layer in LAYERS:
+        assert {each.architecture for each in every if each.layers == layer and each.size == SMALL} == set(names)
+    for each in every:
+        if each.size == PAPER:
+            assert each.input_shape == names[each.architecture]
+    assert {each.architecture for each in every if each.size == PAPER} == {
+        name for name, shape in names.items() if shape[1] > 72
+    }
+    assert REFERENCE in stages_of(cell("resnet18"))
+    assert REFERENCE not in stages_of(cell("resnet18", size=PAPER))
+
+
+def test_digest_depends_on_code_and_configuration_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = {cell("resnet20", layer).digest() for layer in LAYERS}
+    assert len(digests) == len(LAYERS)
+    source = tmp_path / "a.py"
+    hashes = []
+    for text in ('"""Doc."""\nx = 1  # why\n', '"""Another."""\nx=1\n', "x = 2\n"):
+        matrix_cells._code.cache_clear()
+        source.write_text(text, encoding="utf-8")
+        hashes.append(matrix_cells._code(source))
+    assert hashes[0] == hashes[1] != hashes[2]
+    before = cell().digest()
+    monkeypatch.setattr(matrix_cells, "versions", lambda: {"torch": "0"})
+    assert cell().digest() != before
+
+
+@pytest.mark.parametrize("kernel", [layer for layer in LAYERS if layer not in (PLAIN, "deconvolution")])
+def test_prepared_networks_tell_right_from_wrong(kernel: str) -> None:
+    """Without preparation most of these are constant or not finite; then no comparison could fail."""
+    torch.manual_seed(0)
+    noise = torch.randn(16, 3, 16, 20)
+    model = prepare(create("resnet20", kernel=kernel), noise)
+    with torch.no_grad():
+        outputs = [model(noise[:3])]
+        assert spread(outputs) > 2e-3
+        assert rounding(model, noise[:3], outputs) < 5e-4
+        layer = next(module for module in model.modules() if isinstance(module, Kerv2d))
+        layer.weight.mul_(1.01)
+        change = (model(noise[:3]) - outputs[0]).abs().max() / outputs[0].square().mean().sqrt()
+        assert not change < 1e-3  # infinite, too
+
+
+def test_spread_of_outputs_that_prove_nothing() -> None:
+    assert spread([torch.ones(3, 4)]) == 0
+    assert spread([torch.tensor([[1.0, float("inf")], [2.0, 3.0]])]) == 0
+    assert spread([torch.tensor([[1.0, -1.0], [-1.0, 1.0]])]) == 1
+
+
+def test_a_cell() -> None:
+    outcomes = run_cell(cell("lenet5", "gaussian"), LIMITS)
+    assert {stage: found.get("reason", "") for stage, found in outcomes.items()} == dict.fromkeys(
+        (EXPORT, NATIVE, FUNCTIONS, REFERENCE, OPENVINO, TENSORRT), ""
+    )
+    assert all(found["status"] == PASSED for found in outcomes.values())
+    assert outcomes[EXPORT]["macs"] > 200_000
+    assert 0 < outcomes[OPENVINO]["error"] < 1e-3
+
+
+def script(folder: Path, code: str) -> list[str]:
+    program = folder / "stage.py"
+    program.write_text(code, encoding="utf-8")
+    return [sys.executable, str(program)]
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "reason"),
+    [
+        ("import time; time.sleep(60)", Limits(0.5, 1000), "more than 0.5 s"),
+        ("x = bytearray(600 << 20); import time; time.sleep(60)", Limits(50, 400), "more than 400 MiB"),
+        ("import os; os.kill(os.getpid(), 11)", LIMITS, "ended by SIGSEGV"),
+        ("import sys; sys.exit('no such layer')", LIMITS, "ended with 1: no such layer"),
+        ("import sys, pathlib; pathlib.Path(sys.argv[1], 'error.txt').write_text('why'); sys.exit(1)", LIMITS, "why"),
+    ],
+)
+def test_a_stage_that_fails_says_why(code: str, limits: Limits, reason: str, tmp_path: Path) -> None:
+    outcome = run_stage(script(tmp_path, code), tmp_path, limits)
+    assert (outcome["status"], outcome["reason"]) == (FAILED, reason)
+
+
+def test_a_failed_export_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Cell("lenet5", PLAIN, SMALL, {"pool": "none"}, (1, 28, 28))
+    outcomes = run_cell(broken, LIMITS)
+    assert list(outcomes) == [EXPORT]
+    assert "cannot be built" in outcomes[EXPORT]["reason"]
+
+
+def outcome(**failed: str) -> dict[str, Any]:
+    stages: dict[str, Any] = {
+        EXPORT: {"status": PASSED, "parameters": 269_722, "macs": 4_1000_000, "export_s": 6.2, "export_peak_mib": 512},
+        FUNCTIONS: {"status": PASSED, "run_s": 0.0123},
+    }
+    for stage, reason in failed.items():
+        stages[stage] = {"status": FAILED, "reason": reason}
+    return {"digest": "now", "stages": stages}
+
+
+def test_table_tells_passed_failed_earlier_and_not_run() -> None:
+    every = list(cells(["resnet18", "resnet20"], LAYERS, SIZES))
+    digests = {each.key: "now" for each in every}
+    results = {
+        "resnet20/plain/small": outcome(),
+        "resnet20/gaussian/small": outcome(OpenVINO="no such operator"),
+        "resnet20/manhattan/small": {**outcome(), "digest": "before"},
+        "gone/plain/small": outcome(),
+    }
+    text = markdown(every, results, digests)
+    assert f"{len(every)} cells: 2 passed, 1 with a failure, {len(every) - 3} not run." in text
+    row = next(line for line in text.splitlines() if line.startswith("| `resnet20` | small 32x32"))
+    assert row.split(" | ")[2:] == [
+        "✓", "not run", "✗ OpenVINO (1)", "not run", "not run", "✓°", "not run", "not run |",
+    ]  # fmt: skip
+    assert "1. OpenVINO: no such operator" in text
+    assert "| `resnet20` | 32x32 | 0.27 M | 41 M | 6.2 s | 512 MiB | 12.3 ms |" in text
+    assert text.count("| `resnet18` |") == 4
+
+
+def test_page_is_changed_between_its_markers_alone(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Head\n\n{BEGIN}\nold\n{END}\n\ntail\n", encoding="utf-8")
+    write_page(page, "new")
+    assert page.read_text(encoding="utf-8") == f"# Head\n\n{BEGIN}\n\nnew\n\n{END}\n\ntail\n"
+    page.write_text("no markers", encoding="utf-8")
+    with pytest.raises(InputError, match="has no lines"):
+        write_page(page, "new")
+    assert BEGIN in export_matrix.PAGE.read_text(encoding="utf-8")
+
+
+def test_results_file(tmp_path: Path) -> None:
+    path, every = tmp_path / "results.json", [cell(), cell(layers="gaussian")]
+    assert read_cells(path) == {}
+    write_cells(path, {"packages": {"torch": "1"}}, {every[1].key: outcome(), "gone": outcome()}, every)
+    assert read_cells(path) == {every[1].key: outcome()}
+    assert json.loads(path.read_text(encoding="utf-8"))["packages"] == {"torch": "1"}
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(InputError, match="no results of this program"):
+        read_cells(path)
+
+
+def test_program_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def fake(each: Cell, limits: Limits, tell: Any) -> dict[str, Any]:
+        ran.append(each.key)
+        reason = {} if each.layers == PLAIN else {"OpenVINO": "reason"}
+        found: dict[str, Any] = outcome(**reason)["stages"]
+        return found
+
+    monkeypatch.setattr(export_matrix, "run_cell", fake)
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    options = ["--architectures", "resnet20", "--results", str(tmp_path / "r.json"), "--page", str(page)]
+
+    def run(*more: str) -> int:
+        ran.clear()
+        return CliRunner().invoke(export_matrix.app, [*options, *more]).exit_code
+
+    assert run("--layers", "plain", "--sizes", "small") == 0
+    assert ran == ["resnet20/plain/small"]
+    assert run("--layers", "plain,gaussian", "--sizes", "small") == 1
+    assert ran == ["resnet20/gaussian/small"]
+    assert "1 passed, 1 with a failure" in page.read_text(encoding="utf-8")
+    assert run("--layers", "plain,gaussian", "--retry") == 1
+    assert ran == ["resnet20/gaussian/small"]
+    assert run("--layers", "plain", "--fresh") == 0
+    assert ran == ["resnet20/plain/small"]
+    assert run("--page-only", "--layers", "manhattan") == 0
+    assert ran == []
+    assert run("--architectures", "resnet21") == 2

@@ -1,0 +1,91 @@
+"""The search on a tiny architecture, its report, and the front."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from edgeconv.errors import InputError
+from edgeconv.scaling.grid import Coefficients
+from edgeconv.scaling.plot import plot_scaling, require_matplotlib
+from edgeconv.scaling.report import Candidate, ScalingReport, pareto_front
+from edgeconv.scaling.search import scale_architecture, thin_out
+
+ONE = Coefficients(1.0, 1.0, 1.0)
+
+
+def candidate(macs: int, latency: float | None = None, phi: float = 1.0) -> Candidate:
+    return Candidate(phi, ONE, ONE, {"width": macs}, (3, 8, 8), macs, 10, latency)
+
+
+def test_front() -> None:
+    slow, fast, large, equal = candidate(10, 3), candidate(10, 2), candidate(30, 5), candidate(20, 5)
+    wasteful = candidate(5, 2.5)
+    assert pareto_front([slow, fast, large, equal, wasteful]) == [fast, large]
+    assert pareto_front([candidate(1)]) == []
+
+
+def test_thinning_keeps_both_ends_and_the_architecture_as_it_is() -> None:
+    every = [candidate(macs, phi=0.0 if macs == 3 else 1.0) for macs in range(20)]
+    kept = [each.macs for each in thin_out(every, 5)]
+    assert kept == [0, 3, 5, 10, 14, 19]
+    assert thin_out(every, 20) == every
+
+
+@pytest.fixture(scope="module")
+def report() -> ScalingReport:
+    done: list[float] = []
+    found = scale_architecture(
+        "resnet20", budget_macs=14e6, budget_latency=60.0, config={"kernel": "gaussian", "in_channels": 1}, phi_steps=2,
+        progress=lambda _what, share: done.append(share),
+    )  # fmt: skip
+    assert done == sorted(done)
+    assert done[0] >= 0
+    assert done[-1] <= 1
+    return found
+
+
+def test_search(report: ScalingReport) -> None:
+    """ResNet-20 scales its resolution alone; its kervolutions' MACs are those of the convolutions in the file."""
+    assert report.axes == ("resolution",)
+    assert report.base_macs == pytest.approx(40.5e6, rel=0.02)
+    assert report.candidates
+    for each in report.candidates:
+        assert each.macs <= report.budget_macs
+        assert each.phi < 0
+        assert each.latency is not None
+        assert each.latency > 0
+        assert each.parameters > 250_000
+        assert each.input_shape[0] == 1
+        assert each.config["kernel"] == "gaussian"
+    assert report.largest in report.front
+
+
+def test_report(report: ScalingReport, tmp_path: Path) -> None:
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["accuracy"] is None
+    assert sum(row["on_front"] for row in data["candidates"]) == len(report.front)
+    console = Console(width=160, record=True, file=io.StringIO())
+    report.render(console)
+    text = console.export_text()
+    assert "nothing is known of accuracy" in text
+    assert f"{1e3 * (report.candidates[0].latency or 0):.2f}" in text
+    assert '--config kernel="gaussian"' in text
+    replace(report, budget_latency=1e-9).render(console)
+    assert "None is within the budget of latency" in console.export_text()
+    plot_scaling(report, tmp_path / "front.svg")
+    assert "<svg" in (tmp_path / "front.svg").read_text(encoding="utf-8")
+
+
+def test_refusals() -> None:
+    with pytest.raises(InputError, match=r"keeps to 0\.0 M MACs; resnet20 as it is has 4\d\.\d M"):
+        scale_architecture("resnet20", budget_macs=10)
+    with pytest.raises(InputError, match="must be at least 1"):
+        scale_architecture("resnet20", budget_macs=1e9, limit=0)
+    with pytest.raises(InputError, match="is not one of"):
+        require_matplotlib("front.txt")
