@@ -11,7 +11,8 @@ import onnx
 from competitors import Output
 from whole_networks import normalize
 
-from edgeconv.rewrite import fuse_qlinear_mobile
+from edgeconv.fusion.passes import fuse_graph
+from edgeconv.fusion.steps import StepCounter, Steps, sum_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,7 @@ class QuantizedNetwork:
         expected: What the QDQ file gives, every operator in float32.
         expected_float: What the float32 file gives, in float64.
         macs: Multiply-adds by node of the fused file.
+        steps: Values that its operators give, and how many are not what the QDQ file gives on the same input.
     """
 
     name: str
@@ -47,6 +49,7 @@ class QuantizedNetwork:
     expected: Output
     expected_float: Output
     macs: dict[str, int]
+    steps: Steps
 
 
 def quantized_network(name: str, directory: Path, weights: Path | None = None) -> QuantizedNetwork:
@@ -80,15 +83,18 @@ def quantized_network(name: str, directory: Path, weights: Path | None = None) -
         rounding="nearest", latency=False,
     )  # fmt: skip
     quantized = onnx.load(qdq)
-    fused, _ = fuse_qlinear_mobile(quantized)
+    fused, operators, _ = fuse_graph(quantized)
     onnx.save(fused, path)
     layers = LayerTable(onnx.shape_inference.infer_shapes(fused)).layers
     with torch.no_grad():
         expected_float = model.double()(images[:1].double()).numpy()
     x = images[:1].numpy()
+    counter = StepCounter(fused, {each.node for each in operators})
+    counter.add({fused.graph.input[0].name: x})
     return QuantizedNetwork(
         name, x, floats.read_bytes(), qdq.read_bytes(), path.read_bytes(), path,
         _in_floats(quantized, x), expected_float, {layer.name: layer.macs for layer in layers if layer.macs},
+        sum_steps(counter.found.values()),
     )  # fmt: skip
 
 

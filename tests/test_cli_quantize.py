@@ -70,6 +70,21 @@ def test_json_and_targets(model: Path) -> None:
     assert "Clip" in [node.op_type for node in onnx.load(out).graph.node]
 
 
+def test_everything_that_can_be_asked_for(model: Path) -> None:
+    images = model.with_name("calib.npy")
+    result = program(
+        model, "--calib", images, "--mean", "0.5", "--std", "0.25", "--round", "learned", "--relax-relu6",
+        "--method", "percentile", "--percentile", "99.9", "--compare", images, "--batch", "5", "--int8-io",
+        "--target", "portable", "--plot", model.with_name("ranges.svg"), "--target-sqnr", "60", "--sensitivity",
+    )  # fmt: skip
+    for text in ("float32", "float16", "int8", "latency in ONNX Runtime", "the float latency", "--exclude"):
+        assert text in result.stdout, text
+    assert (model.with_name("ranges.svg")).read_text().startswith("<?xml")
+    assert (
+        onnx.load(model.with_name("net.int8.onnx")).graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.INT8
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -18,6 +18,7 @@ struct DotsAvx2 {
   static constexpr int kOffset = 0;
   static constexpr bool kBiased = false;
   static constexpr int kPositions[kVectors + 1] = {0, 8, 6};
+  static constexpr int kTogether[kVectors + 1] = {0, 1, 1};
 
   struct Limits {
     __m256i zero_point, low, high;
@@ -87,6 +88,20 @@ struct DotsAvx2 {
     const __m256i words = load_bytes(from, count, flip, vectors), zeros = _mm256_setzero_si256();
     to[0] = _mm256_unpacklo_epi16(words, zeros);
     if (vectors > 1) to[1 % vectors] = _mm256_unpackhi_epi16(words, zeros);
+  }
+  template <int vectors, int positions>
+  static inline void store_positions(uint8_t* to, int64_t, Vector value, int64_t count, uint8_t flip) {
+    store_bytes<vectors>(to, value, count, flip);
+  }
+  template <int vectors, int positions>
+  static inline void load_reals(const uint8_t* from, int64_t, int64_t count, uint8_t flip, Float zero_point,
+                                Float* to) {
+    Int steps[vectors];
+    load_steps<vectors>(from, count, flip, steps);
+    for (int j = 0; j < vectors; ++j) to[j] = Ints::to_float(steps[j]) - zero_point;
+  }
+  static inline Float round_between(Float value, Float low, Float high) {
+    return Ints::to_float(Ints::round_between(value, low, high));
   }
 };
 

@@ -18,6 +18,7 @@ struct DotsVnni {
   static constexpr int kOffset = 0;
   static constexpr bool kBiased = true;
   static constexpr int kPositions[kVectors + 1] = {0, 12, 8, 8, 6};
+  static constexpr int kTogether[kVectors + 1] = {0, 4, 2, 1, 1};
 
   struct Limits {
     __m512i zero_point, low, high;
@@ -61,6 +62,21 @@ struct DotsVnni {
       steps[v] = v >= vectors ? _mm512_setzero_si512()
                               : _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_castsi512_ps(sums[v % vectors]),
                                                                    multipliers[v % vectors], offsets[v % vectors]));
+    }
+    const __m512i a = _mm512_packs_epi32(steps[0], steps[1]);
+    return _mm512_packus_epi16(a, vectors > 2 ? _mm512_packs_epi32(steps[2], steps[3]) : a);
+  }
+  // Without offsets: where the loads of them would cost more than one more operation.
+  template <int vectors>
+  static inline Vector narrow_biased(const Int* sums, const Float* multipliers) {
+    const __m512 bias = _mm512_set1_ps(12582912.0f);
+    __m512i steps[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      steps[v] = v >= vectors
+                     ? _mm512_setzero_si512()
+                     : _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(_mm512_castsi512_ps(sums[v % vectors]), bias),
+                                                        multipliers[v % vectors]));
     }
     const __m512i a = _mm512_packs_epi32(steps[0], steps[1]);
     return _mm512_packus_epi16(a, vectors > 2 ? _mm512_packs_epi32(steps[2], steps[3]) : a);
@@ -121,15 +137,60 @@ struct DotsVnni {
     if (count >= vectors * kLanes) return store_packed<vectors>(to, bytes);
     _mm512_mask_storeu_epi8(to, (1ull << count) - 1, pack<vectors>(bytes));
   }
-  template <int vectors>
-  static inline void load_steps(const uint8_t* from, int64_t count, uint8_t flip, Int* to) {
-    const __m512i bytes = load_bytes(from, count < vectors * kLanes ? count : vectors * kLanes, flip, vectors);
-    const __m512i zeros = _mm512_setzero_si512();
+  // The permutation between the order of sums and that of channels, for `positions` positions side by side.
+  template <int vectors, int positions>
+  static inline __m512i in_order() {
+    if (positions == 2) return _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  }
+  template <int vectors, int positions>
+  static inline void store_positions(uint8_t* to, int64_t stride, Vector value, int64_t count, uint8_t flip) {
+    if constexpr (positions == 1) {
+      store_bytes<vectors>(to, value, count, flip);
+    } else {
+      constexpr int kBytes = vectors * kLanes;
+      const __m512i bytes = _mm512_permutexvar_epi32(
+          in_order<vectors, positions>(), _mm512_xor_si512(value, _mm512_set1_epi8(static_cast<char>(flip))));
+      if (count >= kBytes && stride == kBytes) return _mm512_storeu_si512(to, bytes);
+      const uint64_t mask = (count >= kBytes ? uint64_t{1} << kBytes : uint64_t{1} << count) - 1;
+#pragma GCC unroll 4
+      for (int p = 0; p < positions; ++p) {
+        _mm512_mask_storeu_epi8(to + p * (stride - kBytes), mask << (p * kBytes), bytes);
+      }
+    }
+  }
+  template <int vectors, int positions>
+  static inline void load_reals(const uint8_t* from, int64_t stride, int64_t count, uint8_t flip, Float zero_point,
+                                Float* to) {
+    constexpr int kBytes = vectors * kLanes, kAll = vectors * positions;
+    __m512i bytes;
+    if constexpr (positions == 1) {
+      bytes = load_bytes(from, count < kBytes ? count : kBytes, flip, vectors);
+    } else {
+      const uint64_t mask = (count >= kBytes ? uint64_t{1} << kBytes : uint64_t{1} << count) - 1;
+      bytes = _mm512_maskz_loadu_epi8(mask, from);
+#pragma GCC unroll 4
+      for (int p = 1; p < positions; ++p) {
+        bytes = _mm512_mask_loadu_epi8(bytes, mask << (p * kBytes), from + p * (stride - kBytes));
+      }
+      bytes = _mm512_xor_si512(bytes, _mm512_set1_epi8(static_cast<char>(flip)));
+      // The inverse: of two positions its own inverse but for a turn, of four itself.
+      const __m512i order =
+          positions == 2 ? _mm512_setr_epi32(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15) : in_order<1, 4>();
+      bytes = _mm512_permutexvar_epi32(order, bytes);
+    }
+    // The bytes become the last bits of 2^23.
+    const __m512i zeros = _mm512_setzero_si512(), exponent = _mm512_set1_epi16(0x4b00);
     const __m512i low = _mm512_unpacklo_epi8(bytes, zeros), high = _mm512_unpackhi_epi8(bytes, zeros);
-    to[0] = _mm512_unpacklo_epi16(low, zeros);
-    if (vectors > 1) to[1 % vectors] = _mm512_unpackhi_epi16(low, zeros);
-    if (vectors > 2) to[2 % vectors] = _mm512_unpacklo_epi16(high, zeros);
-    if (vectors > 3) to[3 % vectors] = _mm512_unpackhi_epi16(high, zeros);
+    const __m512 offset = _mm512_add_ps(zero_point, _mm512_set1_ps(8388608.0f));
+    const auto real = [&](__m512i bits) { return _mm512_sub_ps(_mm512_castsi512_ps(bits), offset); };
+    to[0] = real(_mm512_unpacklo_epi16(low, exponent));
+    if (kAll > 1) to[1 % kAll] = real(_mm512_unpackhi_epi16(low, exponent));
+    if (kAll > 2) to[2 % kAll] = real(_mm512_unpacklo_epi16(high, exponent));
+    if (kAll > 3) to[3 % kAll] = real(_mm512_unpackhi_epi16(high, exponent));
+  }
+  static inline Float round_between(Float value, Float low, Float high) {
+    return _mm512_roundscale_ps(_mm512_min_ps(_mm512_max_ps(value, low), high), 0);
   }
 };
 

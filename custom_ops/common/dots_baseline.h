@@ -8,6 +8,7 @@
 //
 //   Element, Weight   what activations and weights are in memory; an activation is kOffset less than its unsigned byte
 //   kPositions        positions a register tile, by its number of vectors
+//   kTogether         positions whose results one Vector holds: their sums side by side are as those of a wider block
 //   Limits            a zero-point, and the least and the largest step, as unsigned bytes
 //   broadcast()       kDepth activations in every lane
 //   dot()             sum + the products of a lane's activations and weights
@@ -20,7 +21,10 @@
 //   store_packed()    without the places of vectors that the block lacks: kLanes * vectors elements
 //   load_bytes()      the inverse: a Vector from `count` bytes, of which the bits in `flip` are flipped
 //   store_bytes()     the first `count` channels' bytes of a Vector, flipped likewise
-//   load_steps()      `count` bytes, flipped likewise, as integers in the order of sums
+//   store_positions() store_bytes() of `positions` positions, `stride` apart
+//   load_reals()      `count` bytes of each of `positions` positions, flipped likewise, less a zero-point, as floats in
+//                     the order of sums
+//   round_between()   to the nearest integer within two of them, as a float
 #ifndef EDGECONV_COMMON_DOTS_BASELINE_H_
 #define EDGECONV_COMMON_DOTS_BASELINE_H_
 
@@ -43,6 +47,7 @@ struct DotsBaseline {
   static constexpr int kOffset = 0;
   static constexpr bool kBiased = false;
   static constexpr int kPositions[kVectors + 1] = {0, 6, 4};
+  static constexpr int kTogether[kVectors + 1] = {0, 1, 1};
 
   struct Limits {
     int zero_point, low, high;
@@ -136,6 +141,20 @@ struct DotsBaseline {
       for (int i = 0; i < 4 && 4 * j + i < count; ++i) steps[i] = static_cast<uint8_t>(from[4 * j + i] ^ flip);
       to[j] = steps;
     }
+  }
+  template <int vectors, int positions>
+  static inline void store_positions(uint8_t* to, int64_t, Vector value, int64_t count, uint8_t flip) {
+    store_bytes<vectors>(to, value, count, flip);
+  }
+  template <int vectors, int positions>
+  static inline void load_reals(const uint8_t* from, int64_t, int64_t count, uint8_t flip, Float zero_point,
+                                Float* to) {
+    Int steps[vectors];
+    load_steps<vectors>(from, count, flip, steps);
+    for (int j = 0; j < vectors; ++j) to[j] = Ints::to_float(steps[j]) - zero_point;
+  }
+  static inline Float round_between(Float value, Float low, Float high) {
+    return Ints::to_float(Ints::round_between(value, low, high));
   }
 };
 

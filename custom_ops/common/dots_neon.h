@@ -22,6 +22,7 @@ struct DotsNeon {
   static constexpr int kOffset = 128;  // the weights are signed, so the activations must be
   static constexpr bool kBiased = false;
   static constexpr int kPositions[kVectors + 1] = {0, 8, 8, 6, 5};
+  static constexpr int kTogether[kVectors + 1] = {0, 1, 1, 1, 1};
 
   struct Limits {
     int16x8_t zero_point;
@@ -96,6 +97,20 @@ struct DotsNeon {
     const uint32x4_t steps[4] = {vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)),
                                  vmovl_high_u16(high)};
     for (int j = 0; j < vectors; ++j) to[j] = vreinterpretq_s32_u32(steps[j]);
+  }
+  template <int vectors, int positions>
+  static inline void store_positions(uint8_t* to, int64_t, Vector value, int64_t count, uint8_t flip) {
+    store_bytes<vectors>(to, value, count, flip);
+  }
+  template <int vectors, int positions>
+  static inline void load_reals(const uint8_t* from, int64_t, int64_t count, uint8_t flip, Float zero_point,
+                                Float* to) {
+    Int steps[vectors];
+    load_steps<vectors>(from, count, flip, steps);
+    for (int j = 0; j < vectors; ++j) to[j] = Ints::to_float(steps[j]) - zero_point;
+  }
+  static inline Float round_between(Float value, Float low, Float high) {
+    return Ints::to_float(Ints::round_between(value, low, high));
   }
 };
 

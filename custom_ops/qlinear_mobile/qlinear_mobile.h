@@ -19,6 +19,15 @@
 // 2^24), and ties to even. With the residual y = saturate(round((P - p_zero_point) * a + (X - x_zero_point) * b) +
 // y_zero_point), a = p_scale / y_scale and b = x_scale / y_scale in float32, every step rounded to float32. Every
 // instruction set gives the same bytes. Padded positions hold x_zero_point.
+//
+// A dense stage alone may be a kervolution (Wang et al., CVPR 2019, arXiv 1904.03955), with d = x_scale * w_scale * sum
+// and |x - w|^2 = x_scale^2 * sum of (X - x_zero_point)^2 + w_scale^2 * sum of W^2 - 2 d:
+//
+//   polynomial  f = (d + second)^degree           gaussian   f = exp(-first * max(0, |x - w|^2))
+//   sigmoid     f = tanh(first * d + second)      euclidean  f = -max(0, |x - w|^2)
+//   y = saturate(round((f + real_bias) / y_scale) + y_zero_point)
+//
+// Sums are exact there too; what follows is in float32, of which instruction sets may differ in the last digit.
 #ifndef EDGECONV_QLINEAR_MOBILE_QLINEAR_MOBILE_H_
 #define EDGECONV_QLINEAR_MOBILE_QLINEAR_MOBILE_H_
 
@@ -42,6 +51,15 @@ typedef struct EdgeconvQLinearGrid {
   int32_t zero_point;
 } EdgeconvQLinearGrid;
 
+// What becomes of a dense stage's sums.
+typedef enum EdgeconvQLinearFunction {
+  EDGECONV_NO_FUNCTION = 0,
+  EDGECONV_QLINEAR_POLYNOMIAL = 1,
+  EDGECONV_QLINEAR_GAUSSIAN = 2,
+  EDGECONV_QLINEAR_SIGMOID = 3,
+  EDGECONV_QLINEAR_EUCLIDEAN = 4,
+} EdgeconvQLinearFunction;
+
 // One convolution: its shape, and the grid and the limits of its results. Absent stages have 0 output channels.
 typedef struct EdgeconvQLinearStage {
   EdgeconvConvShape shape;
@@ -55,6 +73,8 @@ typedef struct EdgeconvQLinearMobileParams {
   int32_t residual;            // 1: X is added
   int32_t type;                // of X, of the result, and of every zero-point: EDGECONV_UINT8 or EDGECONV_INT8
   int32_t x_channels_last, y_channels_last;  // 1: (N, H, W, C) in memory, 0: (N, C, H, W)
+  int32_t function;                          // an EdgeconvQLinearFunction, of the dense stage where it is the only one
+  int64_t degree;                            // polynomial only, at least 1
 } EdgeconvQLinearMobileParams;
 
 // What a stage is packed from.
@@ -62,7 +82,11 @@ typedef struct EdgeconvQLinearWeights {
   const int8_t* w;  // (M, C/group, kH, kW)
   const float* scale;
   int64_t scale_stride;  // 0: one scale for all filters, 1: one each
-  const int32_t* bias;   // (M), in units of x_scale * w_scale
+  const int32_t* bias;   // (M), in units of x_scale * w_scale; with a function null
+  const float* first;    // parameters of the function that it has: one for all filters or one each
+  const float* second;
+  int64_t first_stride, second_stride;
+  const float* real_bias;  // (M), with a function
 } EdgeconvQLinearWeights;
 
 // How the work is done.
@@ -74,8 +98,9 @@ typedef enum EdgeconvMobileOrder {
 // Where a stage's parts are in the packed weights, in bytes from their beginning.
 typedef struct EdgeconvMobilePacked {
   int64_t weights, bias, multipliers, offsets;
-  int64_t depth;   // activations of a filter, padded: of all taps (dense), of a channel's rows (depthwise)
-  int64_t blocks;  // of output channels
+  int64_t functions;  // of each filter: first, second, the squared norm, real_bias
+  int64_t depth;      // activations of a filter, padded: of all taps (dense), of a channel's rows (depthwise)
+  int64_t blocks;     // of output channels
 } EdgeconvMobilePacked;
 
 // The packed weights begin with these, one of each for every stage.
@@ -101,6 +126,7 @@ typedef struct EdgeconvQLinearMobilePlan {
   int64_t places;                          // of positions in the ring
   int64_t window;                          // pointers to the rows of a window
   int64_t middle;                          // results of the depthwise stage, of a step (by rows)
+  int64_t pixels, norms;                   // squared norms of the rows' pixels, and of the positions' windows
   int64_t result, added;                   // a block's bytes that are to be transposed, and those of the residual
   int64_t scratch_bytes;
   int64_t shared_bytes;  // results of the depthwise stage, of an image (by channels)

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "common/conv_shape.h"
+
 namespace {
 
 struct ChannelBlock {
@@ -28,6 +30,13 @@ inline ChannelBlock channel_block(int64_t channels, int64_t lanes, int64_t block
 // Which of a block's channels, in the order of activations (common/dots_baseline.h), is lane `lane` of sum `j`.
 inline int64_t channel_of_lane(int64_t vectors, int64_t j, int64_t lane) {
   return lane / 4 * 4 * vectors + 4 * j + lane % 4;
+}
+
+// Rows of a depthwise stage's results whose windows lie in as many groups of `depth` rows of the input, from the same
+// row on, as one window takes: they share what is interleaved, and each has its filters packed where its window lies.
+inline int64_t depthwise_variants(const EdgeconvConvShape& shape, int64_t depth) {
+  if (shape.dilation_height != 1 || shape.kernel_height <= depth) return 1;
+  return (round_up(shape.kernel_height, depth) - shape.kernel_height) / shape.stride_height + 1;
 }
 
 }  // namespace

@@ -1,18 +1,11 @@
-// Launch functions: dispatch on the instruction set, checks, packing, how a call is cut into tasks. The arithmetic is
+// Launch functions: dispatch on the instruction set, checks, how a call is cut into tasks. The arithmetic is
 // in qlinear_mobile_kernel.h, compiled once for each instruction set.
 #include <algorithm>
-#include <cmath>
-#include <cstdlib>
 #include <cstring>
 
-#include "common/requantization.h"
-#include "qlinear_mobile/qlinear_mobile.h"
-#include "qlinear_mobile/qlinear_mobile_blocks.h"
+#include "qlinear_mobile/qlinear_mobile_packing.h"
 
 namespace {
-
-constexpr int kDense = EDGECONV_MOBILE_DENSE, kDepthwise = EDGECONV_MOBILE_DEPTHWISE,
-              kPointwise = EDGECONV_MOBILE_POINTWISE;
 
 // The best of this operator's files up to `isa`.
 const EdgeconvQLinearMobileIsa* find_isa(int isa) {
@@ -27,13 +20,11 @@ const EdgeconvQLinearMobileIsa* find_isa(int isa) {
   return &edgeconv_qlinear_mobile_baseline;
 }
 
-bool has(const EdgeconvQLinearMobileParams& params, int stage) { return params.stages[stage].shape.out_channels > 0; }
-
-long long as_long(int64_t value) { return static_cast<long long>(value); }
-
-int64_t taps_of(const EdgeconvConvShape& shape) {
-  return shape.in_channels / shape.group * shape.kernel_height * shape.kernel_width;
+bool takes_norms(const EdgeconvQLinearMobileParams& params) {
+  return params.function == EDGECONV_QLINEAR_GAUSSIAN || params.function == EDGECONV_QLINEAR_EUCLIDEAN;
 }
+
+bool has(const EdgeconvQLinearMobileParams& params, int stage) { return params.stages[stage].shape.out_channels > 0; }
 
 int check_stages(const EdgeconvQLinearMobileParams& params, EdgeconvStatus* status) {
   const int invalid = EDGECONV_INVALID_ARGUMENT;
@@ -41,9 +32,20 @@ int check_stages(const EdgeconvQLinearMobileParams& params, EdgeconvStatus* stat
                           &pointwise = params.stages[kPointwise].shape;
   const bool block = has(params, kDepthwise);
   if (!has(params, kDense) && !block) return edgeconv_set_status(status, invalid, "there is no stage to begin with");
+  if (params.function != EDGECONV_NO_FUNCTION && dense.group != 1) {
+    return edgeconv_set_status(status, EDGECONV_UNSUPPORTED, "group is %lld: it must be 1", as_long(dense.group));
+  }
   if (has(params, kDense) && dense.group != 1) {
     return edgeconv_set_status(status, EDGECONV_UNSUPPORTED, "group is %lld: it must be 1 or the number of channels",
                                as_long(dense.group));
+  }
+  if (params.function == EDGECONV_QLINEAR_POLYNOMIAL && params.degree < 1) {
+    return edgeconv_set_status(status, invalid, "degree is %lld: it must be 1 or more", as_long(params.degree));
+  }
+  if (takes_norms(params) && taps_of(dense) > INT32_MAX / (255 * 255)) {
+    return edgeconv_set_status(status, EDGECONV_UNSUPPORTED,
+                               "a window has %lld activations: the sum of their squares may not fit into 32 bits",
+                               as_long(taps_of(dense)));
   }
   if (block && (depthwise.group != depthwise.in_channels || depthwise.group != depthwise.out_channels)) {
     return edgeconv_set_status(status, EDGECONV_UNSUPPORTED,
@@ -66,109 +68,6 @@ int check_stages(const EdgeconvQLinearMobileParams& params, EdgeconvStatus* stat
   }
   if (params.residual && !(has(params, kDense) && has(params, kPointwise))) {
     return edgeconv_set_status(status, invalid, "a residual needs an expansion and a projection");
-  }
-  return status->code = EDGECONV_OK;
-}
-
-// Calls put(index in the packed weights, filter, tap) for the taps of all filters; what it is not called for is
-// padding.
-template <typename Put>
-void for_each_weight(const EdgeconvQLinearMobileIsa& isa, const EdgeconvQLinearMobilePlan& plan, int stage,
-                     const EdgeconvConvShape& shape, const Put& put) {
-  const EdgeconvMobilePacked& packed = plan.packed[stage];
-  const int64_t area = shape.kernel_height * shape.kernel_width, channels = shape.in_channels / shape.group;
-  const int64_t padded = stage == kDepthwise ? 0 : packed.depth / area;
-  for (int64_t index = 0; index < packed.blocks; ++index) {
-    const ChannelBlock block = channel_block(shape.out_channels, isa.lanes, packed.blocks, index);
-    for (int64_t vector = 0; vector < block.vectors; ++vector) {
-      for (int64_t lane = 0; lane < isa.lanes; ++lane) {
-        const int64_t filter = block.first + channel_of_lane(block.vectors, vector, lane);
-        if (filter >= shape.out_channels) continue;
-        for (int64_t tap = 0; tap < channels * area; ++tap) {
-          const int64_t channel = tap / area, row = tap % area / shape.kernel_width, column = tap % shape.kernel_width;
-          // Which group of isa.depth activations has the tap, and where in it.
-          int64_t group = row / isa.depth * shape.kernel_width + column, place = row % isa.depth;
-          if (stage != kDepthwise) {
-            const int64_t at = (row * shape.kernel_width + column) * padded + channel;
-            group = at / isa.depth;
-            place = at % isa.depth;
-          }
-          put(block.first * packed.depth + ((group * block.vectors + vector) * isa.lanes + lane) * isa.depth + place,
-              filter, filter * channels * area + tap);
-        }
-      }
-    }
-  }
-}
-
-// Where the results of a filter are among the block's lanes.
-int64_t lane_of(const EdgeconvQLinearMobileIsa& isa, const EdgeconvQLinearMobilePlan& plan, int stage,
-                const EdgeconvConvShape& shape, int64_t place) {
-  const int64_t blocks = plan.packed[stage].blocks;
-  for (int64_t index = 0; index < blocks; ++index) {
-    const ChannelBlock block = channel_block(shape.out_channels, isa.lanes, blocks, index);
-    const int64_t local = place - block.first;
-    if (local >= block.vectors * isa.lanes) continue;
-    return block.first + channel_of_lane(block.vectors, local / isa.lanes, local % isa.lanes);
-  }
-  return -1;
-}
-
-// Whether a stage's results are cut by the ends of the type alone, of which the lowest is the zero-point.
-bool only_saturates(const EdgeconvQLinearMobileParams& params, const EdgeconvQLinearStage& stage) {
-  const int lowest = params.type == EDGECONV_INT8 ? -128 : 0;
-  return stage.y.zero_point == lowest && stage.least <= 0.0f && std::nearbyint(stage.most / stage.y.scale) >= 255.0f;
-}
-
-int pack_stage(const EdgeconvQLinearMobileParams& params, const EdgeconvQLinearMobileIsa& isa,
-               const EdgeconvQLinearMobilePlan& plan, int stage, const EdgeconvQLinearGrid& x,
-               const EdgeconvQLinearWeights& given, uint8_t* packed, EdgeconvStatus* status) {
-  const EdgeconvQLinearStage& to = params.stages[stage];
-  const EdgeconvConvShape& shape = to.shape;
-  const EdgeconvMobilePacked& place = plan.packed[stage];
-  for_each_weight(isa, plan, stage, shape, [&](int64_t index, int64_t, int64_t from) {
-    if (isa.element_bytes == 1) {
-      reinterpret_cast<int8_t*>(packed + place.weights)[index] = given.w[from];
-    } else {
-      reinterpret_cast<int16_t*>(packed + place.weights)[index] = given.w[from];
-    }
-  });
-  const int64_t taps = taps_of(shape), padded = round_up(shape.out_channels, isa.lanes);
-  const int64_t zero = x.zero_point + (params.type == EDGECONV_INT8 ? 128 : 0) - isa.offset;
-  EdgeconvMobileHeader* const header = reinterpret_cast<EdgeconvMobileHeader*>(packed);
-  int64_t reach = 0;
-  int32_t* const biases = reinterpret_cast<int32_t*>(packed + place.bias);
-  float* const multipliers = reinterpret_cast<float*>(packed + place.multipliers);
-  for (int64_t i = 0; i < padded; ++i) {
-    const int64_t filter = lane_of(isa, plan, stage, shape, i);
-    if (filter < 0 || filter >= shape.out_channels) continue;
-    int64_t sum = 0, most = 0;
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      const int64_t w = given.w[filter * taps + tap];
-      sum += w;
-      most += std::abs(w) * 255;
-    }
-    const int64_t bias = given.bias[filter], largest = most + std::abs(bias);
-    if (largest > INT32_MAX) {
-      return edgeconv_set_status(status, EDGECONV_UNSUPPORTED,
-                                 "filter %lld: its sum may reach %lld, bias %lld included, which does not fit into 32 "
-                                 "bits",
-                                 as_long(filter), as_long(largest), as_long(bias));
-    }
-    const double scale = given.scale[filter * given.scale_stride];
-    multipliers[i] = edgeconv_multiplier(static_cast<double>(x.scale) * scale / static_cast<double>(to.y.scale));
-    // Modulo 2^32: whatever it passes on the way, the sum fits in the end.
-    biases[i] = static_cast<int32_t>(static_cast<uint32_t>(bias - zero * sum));
-    if (!(static_cast<double>(largest) * multipliers[i] < 2e9)) header->far[stage] = 1;
-    reach = std::max(reach, largest);
-  }
-  if (isa.biased && !header->far[stage] && (stage == kDepthwise || stage < plan.last) && reach < int64_t{1} << 22 &&
-      only_saturates(params, to)) {
-    header->biased[stage] = 1;
-    for (int64_t i = 0; i < padded; ++i) {
-      biases[i] += 0x4b400000;  // 1.5 * 2^23, as bits
-      reinterpret_cast<float*>(packed + place.offsets)[i] = -12582912.0f * multipliers[i];
-    }
   }
   return status->code = EDGECONV_OK;
 }
@@ -232,7 +131,7 @@ void lay_scratch(const EdgeconvQLinearMobileParams& params, const EdgeconvQLinea
     plan->zeros = scratch.take(plan->ring_pitch * bytes);
     plan->columns = scratch.take(groups * columns_seen(depthwise) * isa.vectors * block * bytes);
     plan->places = scratch.take(plan->ring_rows * depthwise.in_width * 4);
-    plan->window = scratch.take(depthwise.kernel_height * 8);
+    plan->window = scratch.take(groups * isa.depth * 8);
     const int64_t results = round_up(depthwise.out_channels, isa.lanes) * bytes;
     if (by_channels) {
       plan->shared_bytes = depthwise.out_height * depthwise.out_width * results;
@@ -244,6 +143,11 @@ void lay_scratch(const EdgeconvQLinearMobileParams& params, const EdgeconvQLinea
     plan->strip_rows = rows_seen(dense, plan->last == kDense ? rows : plan->ring_rows);
     plan->strip_pitch = columns_seen(dense) * round_up(dense.in_channels, isa.depth);
     plan->strip = scratch.take(plan->strip_rows * plan->strip_pitch * bytes);
+  }
+  plan->pixels = plan->norms = 0;
+  if (takes_norms(params)) {
+    plan->pixels = scratch.take(rows_seen(dense, rows) * dense.in_width * 4);
+    plan->norms = scratch.take(positions * 4);
   }
   plan->result = scratch.take(params.y_channels_last ? 0 : positions * block);
   plan->added = scratch.take(params.residual && !params.x_channels_last ? positions * block : 0);
@@ -308,13 +212,17 @@ int edgeconv_qlinear_mobile_packing_plan(const EdgeconvQLinearMobileParams* para
     const int64_t area = shape.kernel_height * shape.kernel_width;
     // The pointwise stage takes the depthwise stage's results with their padding.
     const int64_t channels = round_up(shape.in_channels, stage == kPointwise ? found->lanes : found->depth);
-    place.depth =
-        stage == kDepthwise ? round_up(shape.kernel_height, found->depth) * shape.kernel_width : channels * area;
+    place.depth = channels * area;
+    if (stage == kDepthwise) {
+      place.depth =
+          round_up(shape.kernel_height, found->depth) * shape.kernel_width * depthwise_variants(shape, found->depth);
+    }
     place.blocks = channel_blocks(shape.out_channels, found->lanes, found->vectors);
     place.weights = packed.take(padded * place.depth * found->element_bytes);
     place.bias = packed.take(padded * 4);
     place.multipliers = packed.take(padded * 4);
     place.offsets = packed.take(found->biased ? padded * 4 : 0);
+    place.functions = packed.take(params->function != EDGECONV_NO_FUNCTION ? 4 * padded * 4 : 0);
   }
   plan->packed_bytes = packed.used();
   return status->code = EDGECONV_OK;

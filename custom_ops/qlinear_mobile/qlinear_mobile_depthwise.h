@@ -10,16 +10,17 @@
 
 namespace {
 
-// One row of results in one block of channels.
-struct DepthwiseRow {
-  const Element* const* rows;  // of the window, a Vector a column
-  int64_t window_rows, window_columns;
-  int64_t stride, dilation;  // of columns
-  int64_t columns;           // of input that the row of results sees
-  Element* interleaved;      // scratch: [group of kDepth rows][column][vector]
-  Element* y;                // of the block's first channel
-  int64_t y_stride, count;
-  BlockWeights block;
+// Rows of results in one block of channels, so few that all of their windows lie in the same groups of rows.
+struct DepthwiseRows {
+  const Element* const* rows;  // groups * kDepth rows of the input, a Vector a column
+  int64_t groups, window_columns;
+  int64_t stride, dilation;   // of columns
+  int64_t columns;            // of input that a row of results sees
+  Element* interleaved;       // scratch: [group][column][vector]
+  Element* y;                 // of the block's first channel
+  int64_t y_stride, y_pitch;  // from position to position, from row to row
+  int64_t width, height;
+  BlockWeights block;  // for each of the rows, the filters where its window lies in the groups
   const Narrowing& narrowing;
 };
 
@@ -38,12 +39,25 @@ struct Sums {
   }
 };
 
+// The same as narrow(), where there is no register to keep the factors in.
+template <int vectors, bool biased, typename D = Dots>
+__attribute__((always_inline)) inline Dots::Vector narrow_by(const BlockWeights& block, const Dots::Int* sums,
+                                                             const Narrowing& narrowing) {
+  if constexpr (biased) {
+    Dots::Float multipliers[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) multipliers[v] = Simd::load(block.multipliers + v * Dots::kLanes);
+    return D::template narrow_biased<vectors>(sums, multipliers);
+  }
+  return narrow<vectors, biased>(sums, Factors<vectors, biased>(block), narrowing);
+}
+
 // Three columns, a stride of one or two: the column that comes is the last of one result, the middle one of the next
 // (not with a stride of two), and the first of the one after.
 template <int vectors, bool biased, int stride>
-__attribute__((noinline)) void slide_depthwise_row(const DepthwiseRow& row) {
-  const Element* rows[Dots::kDepth];  // those that the window lacks have weights of 0
-  for (int i = 0; i < Dots::kDepth; ++i) rows[i] = row.rows[least_of(i, row.window_rows - 1)];
+__attribute__((noinline)) void slide_depthwise_row(const DepthwiseRows& row) {
+  const Element* rows[Dots::kDepth];
+  for (int i = 0; i < Dots::kDepth; ++i) rows[i] = row.rows[i];
   const BlockWeights block = row.block;
   Dots::Vector w[3][vectors];
 #pragma GCC unroll 3
@@ -61,8 +75,7 @@ __attribute__((noinline)) void slide_depthwise_row(const DepthwiseRow& row) {
     at += kBlock;
   };
   const auto finish = [&](const Sums<vectors>& sums) __attribute__((always_inline)) {
-    const Factors<vectors, biased> factors(block);  // there is no register left to keep them in
-    Dots::store_packed<vectors>(y, narrow<vectors, biased>(sums.of, factors, row.narrowing));
+    Dots::store_packed<vectors>(y, narrow_by<vectors, biased>(block, sums.of, row.narrowing));
     y += y_stride;
   };
   Dots::Vector x[Dots::kDepth];
@@ -85,7 +98,7 @@ __attribute__((noinline)) void slide_depthwise_row(const DepthwiseRow& row) {
                             finish(last);
                           };
     Sums<vectors> c;
-    int64_t left = row.count;
+    int64_t left = row.width;
     for (; left >= 3; left -= 3) {
       step(a, b, c);
       step(b, c, a);
@@ -103,7 +116,7 @@ __attribute__((noinline)) void slide_depthwise_row(const DepthwiseRow& row) {
       first.add(x, w[0]);
       finish(last);
     };
-    int64_t left = row.count;
+    int64_t left = row.width;
     for (; left >= 2; left -= 2) {
       step(a, b);
       step(b, a);
@@ -113,87 +126,122 @@ __attribute__((noinline)) void slide_depthwise_row(const DepthwiseRow& row) {
 }
 
 template <int vectors>
-inline void interleave_rows(const DepthwiseRow& row) {
-  Element* to = row.interleaved;
-  for (int64_t first = 0; first < row.window_rows; first += Dots::kDepth) {
-    const Element* rows[Dots::kDepth];
-    for (int i = 0; i < Dots::kDepth; ++i) rows[i] = row.rows[least_of(first + i, row.window_rows - 1)];
-    for (int64_t column = 0; column < row.columns; ++column, to += vectors * kBlock) {
+inline void interleave_rows(const DepthwiseRows& rows, int64_t groups) {
+  Element* to = rows.interleaved;
+  for (int64_t group = 0; group < groups; ++group) {
+    const Element* const* const from = rows.rows + group * Dots::kDepth;
+    for (int64_t column = 0; column < rows.columns; ++column, to += vectors * kBlock) {
       Dots::Vector parts[Dots::kDepth];
-      Dots::interleave(rows, column * kBlock, parts);
+      Dots::interleave(from, column * kBlock, parts);
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) Dots::store(to + v * kBlock, parts[v]);
     }
   }
 }
 
-// `positions` results from position on.
-template <int vectors, bool biased, int positions>
-inline void depthwise_tile(const DepthwiseRow& row, int64_t position) {
-  const BlockWeights block = row.block;
-  Sums<vectors> sums[positions];
+// `tiles` tiles of `height` x `positions` results, from row `first` and position `position` on.
+template <int vectors, bool biased, int height, int positions>
+__attribute__((noinline)) void depthwise_tiles(const DepthwiseRows& rows, int64_t first, int64_t position,
+                                               int64_t tiles) {
+  constexpr int64_t kColumn = vectors * kBlock, kWeights = vectors * Dots::kLanes * Dots::kDepth;
+  const BlockWeights block = rows.block;
+  const int64_t next = rows.stride * kColumn, step = rows.dilation * kColumn;
+  const int64_t window_columns = rows.window_columns, group = rows.columns * kColumn, groups = rows.groups;
+  const int64_t variant = groups * window_columns * kWeights;
+  const Element* start = rows.interleaved + position * next;
+  Element* y = rows.y + first * rows.y_pitch + position * rows.y_stride;
+  for (int64_t tile = 0; tile < tiles; ++tile, start += positions * next) {
+    Dots::Int sums[height][positions][vectors];
 #pragma GCC unroll 4
-  for (int p = 0; p < positions; ++p) sums[p].start(block.bias);
-  const int64_t column = vectors * kBlock, next = row.stride * column, step = row.dilation * column;
-  const int64_t window_columns = row.window_columns, group = row.columns * column;
-  const Element* x = row.interleaved + position * next;
-  const Dots::Weight* weights = block.weights;
-  for (int64_t first = 0; first < row.window_rows; first += Dots::kDepth, x += group) {
-    const Element* from = x;
-    for (int64_t j = 0; j < window_columns; ++j, from += step) {
+    for (int v = 0; v < vectors; ++v) {
+      const Dots::Int bias = Ints::load(block.bias + v * Dots::kLanes);
+#pragma GCC unroll 2
+      for (int h = 0; h < height; ++h) {
+#pragma GCC unroll 8
+        for (int p = 0; p < positions; ++p) sums[h][p][v] = bias;
+      }
+    }
+    const Dots::Weight* weights = block.weights + first * variant;
+    const Element* x = start;
+    for (int64_t i = 0; i < groups; ++i, x += group) {
+      const Element* from = x;
+      for (int64_t j = 0; j < window_columns; ++j, from += step, weights += kWeights) {
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v, weights += Dots::kLanes * Dots::kDepth) {
-        const Dots::Vector w = Dots::load(weights);
-#pragma GCC unroll 4
-        for (int p = 0; p < positions; ++p) {
-          sums[p].of[v] = Dots::dot(sums[p].of[v], Dots::load(from + p * next + v * kBlock), w);
+        for (int v = 0; v < vectors; ++v) {
+          Dots::Vector w[height];
+#pragma GCC unroll 2
+          for (int h = 0; h < height; ++h) w[h] = Dots::load(weights + h * variant + v * Dots::kLanes * Dots::kDepth);
+#pragma GCC unroll 8
+          for (int p = 0; p < positions; ++p) {
+            const Dots::Vector value = Dots::load(from + p * next + v * kBlock);
+#pragma GCC unroll 2
+            for (int h = 0; h < height; ++h) sums[h][p][v] = Dots::dot(sums[h][p][v], value, w[h]);
+          }
         }
       }
     }
-  }
-  const Factors<vectors, biased> factors(block);
+    const Factors<vectors, biased> factors(block);
+#pragma GCC unroll 8
+    for (int p = 0; p < positions; ++p, y += rows.y_stride) {
+#pragma GCC unroll 2
+      for (int h = 0; h < height; ++h) {
+        Dots::Int done[vectors];
 #pragma GCC unroll 4
-  for (int p = 0; p < positions; ++p) {
-    Dots::store_packed<vectors>(row.y + (position + p) * row.y_stride,
-                                narrow<vectors, biased>(sums[p].of, factors, row.narrowing));
+        for (int v = 0; v < vectors; ++v) done[v] = sums[h][p][v];
+        Dots::store_packed<vectors>(y + h * rows.y_pitch, narrow<vectors, biased>(done, factors, rows.narrowing));
+      }
+    }
   }
 }
 
-template <int vectors, bool biased>
-__attribute__((noinline)) void depthwise_row(const DepthwiseRow& row) {
-  constexpr int kPositions = 4;
-  interleave_rows<vectors>(row);
-  int64_t position = 0;
-  for (; position + kPositions <= row.count; position += kPositions) {
-    depthwise_tile<vectors, biased, kPositions>(row, position);
+template <int vectors, bool biased, int height, int positions>
+inline void depthwise_tiles_of(int64_t count, const DepthwiseRows& rows, int64_t first, int64_t position,
+                               int64_t tiles) {
+  if constexpr (positions > 1) {
+    if (count < positions) {
+      return depthwise_tiles_of<vectors, biased, height, positions - 1>(count, rows, first, position, tiles);
+    }
   }
-  for (; position < row.count; ++position) depthwise_tile<vectors, biased, 1>(row, position);
+  depthwise_tiles<vectors, biased, height, positions>(rows, first, position, tiles);
+}
+
+// `height` rows of results, in tiles as even as can be.
+template <int vectors, bool biased, int height>
+inline void depthwise_band(const DepthwiseRows& rows, int64_t first) {
+  constexpr int kSums = Dots::kPositions[Dots::kVectors] * Dots::kVectors / (2 * vectors),
+                kMost = kSums < 4 ? kSums : 4;
+  const int64_t tiles = divide_up(rows.width, kMost), each = rows.width / tiles, more = rows.width % tiles;
+  if (more > 0) depthwise_tiles_of<vectors, biased, height, kMost>(each + 1, rows, first, 0, more);
+  depthwise_tiles_of<vectors, biased, height, kMost>(each, rows, first, more * (each + 1), tiles - more);
 }
 
 template <int vectors, bool biased>
-inline void run_depthwise_row_of(const DepthwiseRow& row) {
-  if (row.window_rows <= Dots::kDepth && row.window_columns == 3 && row.dilation == 1) {
-    if (row.stride == 1) return slide_depthwise_row<vectors, biased, 1>(row);
-    if (row.stride == 2) return slide_depthwise_row<vectors, biased, 2>(row);
+inline void run_depthwise_rows_of(const DepthwiseRows& rows) {
+  if (rows.height == 1 && rows.groups == 1 && rows.window_columns == 3 && rows.dilation == 1) {
+    if (rows.stride == 1) return slide_depthwise_row<vectors, biased, 1>(rows);
+    if (rows.stride == 2) return slide_depthwise_row<vectors, biased, 2>(rows);
   }
-  depthwise_row<vectors, biased>(row);
+  interleave_rows<vectors>(rows, rows.groups);
+  int64_t row = 0;
+  for (; row + 2 <= rows.height; row += 2) depthwise_band<vectors, biased, 2>(rows, row);
+  if (row < rows.height) depthwise_band<vectors, biased, 1>(rows, row);
 }
 
 template <bool biased>
-inline void run_depthwise_row(int64_t vectors, const DepthwiseRow& row) {
+inline void run_depthwise_rows(int64_t vectors, const DepthwiseRows& rows) {
   if constexpr (Dots::kVectors == 4) {
-    if (vectors == 4) return run_depthwise_row_of<4, biased>(row);
-    if (vectors == 3) return run_depthwise_row_of<3, biased>(row);
+    if (vectors == 4) return run_depthwise_rows_of<4, biased>(rows);
+    if (vectors == 3) return run_depthwise_rows_of<3, biased>(rows);
   }
-  if (vectors == 2) return run_depthwise_row_of<2, biased>(row);
-  run_depthwise_row_of<1, biased>(row);
+  if (vectors == 2) return run_depthwise_rows_of<2, biased>(rows);
+  run_depthwise_rows_of<1, biased>(rows);
 }
 
-inline void run_depthwise_row(int64_t vectors, const DepthwiseRow& row) {
+inline void run_depthwise_rows(int64_t vectors, const DepthwiseRows& rows) {
   if constexpr (Dots::kBiased) {
-    if (row.narrowing.biased) return run_depthwise_row<true>(vectors, row);
+    if (rows.narrowing.biased) return run_depthwise_rows<true>(vectors, rows);
   }
-  run_depthwise_row<false>(vectors, row);
+  run_depthwise_rows<false>(vectors, rows);
 }
 
 }  // namespace

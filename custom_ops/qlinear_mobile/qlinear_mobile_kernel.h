@@ -8,12 +8,12 @@
 // of
 //               even phases is one block of the expansion's channels for the whole image, and a task of odd phases a
 //               block of the projection's.
-// Kernels:      qlinear_mobile_tile.h (dense, pointwise), qlinear_mobile_depthwise.h
+// Kernels:      qlinear_mobile_tile.h (dense, pointwise), qlinear_mobile_depthwise.h, qlinear_mobile_function.h
 #ifndef EDGECONV_QLINEAR_MOBILE_QLINEAR_MOBILE_KERNEL_H_
 #define EDGECONV_QLINEAR_MOBILE_QLINEAR_MOBILE_KERNEL_H_
 
 #include "qlinear_mobile/qlinear_mobile_depthwise.h"
-#include "qlinear_mobile/qlinear_mobile_input.h"
+#include "qlinear_mobile/qlinear_mobile_function.h"
 
 namespace {
 
@@ -77,8 +77,31 @@ inline void with_result(const Call& call, int stage, int64_t item, int64_t posit
   uint8_t* const y = params.y_channels_last ? call.arguments->y + index * shape.out_channels + block.first
                                             : call.scratch + call.plan->result;
   const Narrowing own = narrowing_of(call, stage);
+  if (params.function != EDGECONV_NO_FUNCTION) {
+    const EdgeconvMobilePacked& packed = call.plan->packed[stage];
+    const float* const functions =
+        reinterpret_cast<const float*>(static_cast<const uint8_t*>(call.arguments->packed) + packed.functions) +
+        block.first;
+    const int64_t padded = round_up(shape.out_channels, Dots::kLanes);
+    const StepLimits limits(call, given.y, given.least, given.most);
+    const FunctionBlock own_block = {params.function,
+                                     params.degree,
+                                     block_weights(call, stage, block).multipliers,
+                                     functions,
+                                     functions + padded,
+                                     functions + 2 * padded,
+                                     functions + 3 * padded,
+                                     given.y.scale,
+                                     static_cast<float>(limits.low - limits.zero_point),
+                                     static_cast<float>(limits.high - limits.zero_point),
+                                     &own};
+    const float* const norms =
+        call.plan->norms == 0 ? nullptr : reinterpret_cast<const float*>(call.scratch + call.plan->norms);
+    const StoreFunction store = {y, stride, channels, call.flip, &own_block, norms};
+    return run(store);
+  }
   if (!params.residual) {
-    const StoreResult<false> store = {y, stride, channels, call.flip, &own, nullptr};
+    const StoreResult<false> store = {y, stride, channels, call.flip, &own, nullptr, nullptr, 0};
     return run(store);
   }
   const StepLimits limits(call, given.y, given.least, given.most);
@@ -87,15 +110,15 @@ inline void with_result(const Call& call, int stage, int64_t item, int64_t posit
   const float scale = given.y.scale / params.sum.scale, x_scale = params.x.scale / params.sum.scale;
   const Narrowing sum = {Dots::Limits(params.sum.zero_point + shift, 0, 255), scale + x_scale > 1e6f, false};
   Residual residual;
-  residual.x = params.x_channels_last ? call.arguments->x + index * shape.out_channels + block.first
-                                      : call.scratch + call.plan->added;
-  residual.x_stride = params.x_channels_last ? shape.out_channels : kBlock;
-  residual.x_zero_point = Ints::set(params.x.zero_point + shift);
+  const uint8_t* const x = params.x_channels_last ? call.arguments->x + index * shape.out_channels + block.first
+                                                  : call.scratch + call.plan->added;
+  const int64_t x_stride = params.x_channels_last ? shape.out_channels : kBlock;
+  residual.x_zero_point = Simd::set(static_cast<float>(params.x.zero_point + shift));
   residual.low = Simd::set(static_cast<float>(limits.low - limits.zero_point));
   residual.high = Simd::set(static_cast<float>(limits.high - limits.zero_point));
   residual.scale = Simd::set(scale);
   residual.x_scale = Simd::set(x_scale);
-  const StoreResult<true> store = {y, stride, channels, call.flip, &sum, &residual};
+  const StoreResult<true> store = {y, stride, channels, call.flip, &sum, &residual, x, x_stride};
   run(store);
 }
 
@@ -162,24 +185,36 @@ inline void fill_ring(const Call& call, int64_t item, const InputView& view, int
   run_dense(dense, view, block.vectors, last - first, weights, store);
 }
 
-// One row of the depthwise stage's results in one block of channels.
-inline void run_depthwise(const Call& call, int64_t index, int64_t row, const Element* ring, Element* y,
+// Rows [first, last) of the depthwise stage's results in one block of channels.
+inline void run_depthwise(const Call& call, int64_t index, int64_t first, int64_t last, const Element* ring, Element* y,
                           int64_t y_stride) {
   const EdgeconvQLinearMobilePlan& plan = *call.plan;
   const EdgeconvConvShape& shape = call.params->stages[EDGECONV_MOBILE_DEPTHWISE].shape;
   const ChannelBlock block = block_of(call, EDGECONV_MOBILE_DEPTHWISE, index);
   const Narrowing narrowing = narrowing_of(call, EDGECONV_MOBILE_DEPTHWISE);
+  const Element* const zeros = reinterpret_cast<const Element*>(call.scratch + plan.zeros);
   const Element** const rows = reinterpret_cast<const Element**>(call.scratch + plan.window);
-  for (int64_t i = 0; i < shape.kernel_height; ++i) {
-    const int64_t from = row * shape.stride_height - shape.pad_top + i * shape.dilation_height;
-    rows[i] = from < 0 || from >= shape.in_height ? reinterpret_cast<const Element*>(call.scratch + plan.zeros)
-                                                  : ring + from % plan.ring_rows * plan.ring_pitch;
+  const int64_t variants = depthwise_variants(shape, Dots::kDepth),
+                groups = divide_up(shape.kernel_height, Dots::kDepth);
+  const int64_t columns =
+      (shape.out_width - 1) * shape.stride_width + (shape.kernel_width - 1) * shape.dilation_width + 1;
+  const int64_t pitch = shape.out_width * y_stride;
+  const BlockWeights weights = block_weights(call, EDGECONV_MOBILE_DEPTHWISE, block);
+  for (int64_t row = first; row < last; row += variants) {
+    const int64_t height = least_of(variants, last - row);
+    const int64_t top = row * shape.stride_height - shape.pad_top;
+    const int64_t seen =
+        (height - 1) * shape.stride_height + shape.kernel_height;  // what no window has, weighs nothing
+    for (int64_t i = 0; i < groups * Dots::kDepth; ++i) {
+      const int64_t from = top + i * shape.dilation_height;
+      rows[i] =
+          i >= seen || from < 0 || from >= shape.in_height ? zeros : ring + from % plan.ring_rows * plan.ring_pitch;
+    }
+    run_depthwise_rows(block.vectors, {rows, groups, shape.kernel_width, shape.stride_width, shape.dilation_width,
+                                       columns, reinterpret_cast<Element*>(call.scratch + plan.columns),
+                                       y + block.first + (row - first) * pitch, y_stride, pitch, shape.out_width,
+                                       height, weights, narrowing});
   }
-  run_depthwise_row(block.vectors,
-                    {rows, shape.kernel_height, shape.kernel_width, shape.stride_width, shape.dilation_width,
-                     (shape.out_width - 1) * shape.stride_width + (shape.kernel_width - 1) * shape.dilation_width + 1,
-                     reinterpret_cast<Element*>(call.scratch + plan.columns), y + block.first, y_stride,
-                     shape.out_width, block_weights(call, EDGECONV_MOBILE_DEPTHWISE, block), narrowing});
 }
 
 // The projection of `count` positions from `position` on, in blocks [first, last) of channels.
@@ -228,9 +263,7 @@ inline void run_block_rows(const Call& call, int64_t item, int64_t step) {
   for (int64_t index = 0; index < blocks; ++index) {
     Element* const ring = rings + index * plan.ring_rows * plan.ring_pitch;
     if (last > first) fill_ring(call, item, view, first, last, index, ring, places);
-    for (int64_t y = row; y < end; ++y) {
-      run_depthwise(call, index, y, ring, middle + (y - row) * shape.out_width * channels, channels);
-    }
+    run_depthwise(call, index, row, end, ring, middle, channels);
   }
   const int64_t position = row * shape.out_width, count = (end - row) * shape.out_width;
   if (plan.last == EDGECONV_MOBILE_POINTWISE) {
@@ -259,8 +292,9 @@ inline void run_convolution(const Call& call, const InputView& view, int64_t ite
 inline InputView view_image(const Call& call, int64_t item) {
   const bool goes_on = call.strand->ready && call.strand->item == item;
   const int64_t rows = call.params->stages[EDGECONV_MOBILE_DENSE].shape.out_height;
-  return goes_on ? same_view(call, EDGECONV_MOBILE_DENSE, item)
-                 : view_input(call, EDGECONV_MOBILE_DENSE, item, 0, rows);
+  if (goes_on) return same_view(call, EDGECONV_MOBILE_DENSE, item);
+  find_norms(call, item, 0, rows);
+  return view_input(call, EDGECONV_MOBILE_DENSE, item, 0, rows);
 }
 
 // A block of the results of one convolution.
@@ -310,9 +344,7 @@ inline void run_by_channels(const Call& call, int64_t phase, int64_t task) {
   Element* const ring = reinterpret_cast<Element*>(call.scratch + plan.ring);
   const int32_t* const places = reinterpret_cast<const int32_t*>(call.scratch + plan.places);
   fill_ring(call, item, view, 0, shape.in_height, task, ring, places);
-  for (int64_t y = 0; y < shape.out_height; ++y) {
-    run_depthwise(call, task, y, ring, middle + y * shape.out_width * channels, channels);
-  }
+  run_depthwise(call, task, 0, shape.out_height, ring, middle, channels);
 }
 
 void run_task(const EdgeconvQLinearMobileParams* params, const EdgeconvQLinearMobilePlan* plan,
@@ -324,6 +356,7 @@ void run_task(const EdgeconvQLinearMobileParams* params, const EdgeconvQLinearMo
   const int64_t row = step * plan->rows, rows = params->stages[EDGECONV_MOBILE_DENSE].shape.out_height;
   const int64_t end = least_of(row + plan->rows, rows);
   const InputView view = view_input(call, EDGECONV_MOBILE_DENSE, item, row, end);
+  find_norms(call, item, row, end);
   run_convolution(call, view, item, row, end, 0, plan->packed[EDGECONV_MOBILE_DENSE].blocks);
 }
 

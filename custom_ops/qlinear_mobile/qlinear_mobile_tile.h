@@ -52,20 +52,23 @@ struct Factors {
   }
 };
 
-template <int vectors, bool biased, typename D = Dots>
-inline Dots::Vector narrow(const Dots::Int* sums, const Factors<vectors, biased>& factors, const Narrowing& narrowing) {
+template <int vectors, bool biased, int positions = 1, typename D = Dots>
+__attribute__((always_inline)) inline Dots::Vector narrow(const Dots::Int* sums,
+                                                          const Factors<vectors, biased>& factors,
+                                                          const Narrowing& narrowing) {
   if constexpr (biased) return D::template narrow_biased<vectors>(sums, factors.multipliers, factors.offsets);
-  Dots::Int steps[vectors];
+  Dots::Int steps[vectors * positions];
 #pragma GCC unroll 4
-  for (int v = 0; v < vectors; ++v) {
-    Dots::Float value = Simd::mul(Ints::to_float(sums[v]), factors.multipliers[v]);
+  for (int v = 0; v < vectors * positions; ++v) {
+    Dots::Float value = Simd::mul(Ints::to_float(sums[v]), factors.multipliers[v % vectors]);
     if (narrowing.far) value = at_most(value);
     steps[v] = Dots::round(value);
   }
-  return Dots::narrow<vectors>(steps, narrowing.limits);
+  return Dots::narrow<vectors * positions>(steps, narrowing.limits);
 }
 
-// Activations for the depthwise stage: position i goes to ring + places[i].
+// A store takes sums of positions one after the other, from the first on. Activations for the depthwise stage: position
+// i goes to ring + places[i].
 template <bool is_biased>
 struct StoreActivations {
   static constexpr bool biased = is_biased;
@@ -76,16 +79,18 @@ struct StoreActivations {
   void advance(int64_t positions) { places += positions; }
 
   template <int vectors>
-  inline void finish(const Dots::Int* sums, const Factors<vectors, biased>& factors, int64_t position) const {
-    Dots::store(ring + places[position], narrow<vectors, biased>(sums, factors, *narrowing));
+  static constexpr int together() {
+    return 1;
+  }
+  template <int vectors, int positions>
+  __attribute__((always_inline)) inline void finish(const Dots::Int* sums, const Factors<vectors, biased>& factors) {
+    Dots::store(ring + *places++, narrow<vectors, biased>(sums, factors, *narrowing));
   }
 };
 
 // What makes the residual: X, in the place of the result, and its share in it.
 struct Residual {
-  const uint8_t* x;
-  int64_t x_stride;
-  Dots::Int x_zero_point;
+  Simd::Float x_zero_point;
   Simd::Float low, high;  // of the projection's steps, less its zero-point
   Simd::Float scale, x_scale;
 };
@@ -101,28 +106,40 @@ struct StoreResult {
   const Narrowing* narrowing;
   const Residual* residual;
 
-  void advance(int64_t positions) { y += positions * y_stride; }
+  const uint8_t* x;  // of the residual
+  int64_t x_stride;
+
+  void advance(int64_t positions) {
+    y += positions * y_stride;
+    if constexpr (adds) x += positions * x_stride;
+    __asm__("" : "+r"(y), "+r"(x));  // else each position's address takes a register
+  }
 
   template <int vectors>
-  inline void finish(const Dots::Int* sums, const Factors<vectors, biased>& factors, int64_t position) const {
-    uint8_t* const to = y + position * y_stride;
+  static constexpr int together() {
+    return Dots::kTogether[vectors];
+  }
+  template <int vectors, int positions>
+  __attribute__((always_inline)) inline void finish(const Dots::Int* sums, const Factors<vectors, biased>& factors) {
     if constexpr (!adds) {
-      const Dots::Vector bytes = narrow<vectors, false>(sums, factors, *narrowing);
-      return Dots::store_bytes<vectors>(to, bytes, channels, flip);
+      const Dots::Vector bytes = narrow<vectors, false, positions>(sums, factors, *narrowing);
+      Dots::store_positions<vectors, positions>(y, y_stride, bytes, channels, flip);
     } else {
       const Residual& given = *residual;
-      Dots::Int steps[vectors], x[vectors];
-      Dots::load_steps<vectors>(given.x + position * given.x_stride, channels, flip, x);
+      Dots::Int steps[vectors * positions];
+      Dots::Float reals[vectors * positions];
+      Dots::load_reals<vectors, positions>(x, x_stride, channels, flip, given.x_zero_point, reals);
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) {
-        const Dots::Float value = Simd::mul(Ints::to_float(sums[v]), factors.multipliers[v]);
-        const Dots::Float p = Ints::to_float(Ints::round_between(value, given.low, given.high));
-        const Dots::Float added = Ints::to_float(Ints::sub(x[v], given.x_zero_point));
-        const Dots::Float sum = Simd::add(Simd::mul(p, given.scale), Simd::mul(added, given.x_scale));
+      for (int v = 0; v < vectors * positions; ++v) {
+        const Dots::Float value = Simd::mul(Ints::to_float(sums[v]), factors.multipliers[v % vectors]);
+        const Dots::Float p = Dots::round_between(value, given.low, given.high);
+        const Dots::Float sum = Simd::add(Simd::mul(p, given.scale), Simd::mul(reals[v], given.x_scale));
         steps[v] = Dots::round(narrowing->far ? at_most(sum) : sum);
       }
-      Dots::store_bytes<vectors>(to, Dots::narrow<vectors>(steps, narrowing->limits), channels, flip);
+      const Dots::Vector bytes = Dots::narrow<vectors * positions>(steps, narrowing->limits);
+      Dots::store_positions<vectors, positions>(y, y_stride, bytes, channels, flip);
     }
+    advance(positions);
   }
 };
 
@@ -133,6 +150,24 @@ struct DotInput {
   int64_t rows, columns, steps;
 };
 
+// Gives a tile's sums to `store`, as many positions together as it takes.
+template <int vectors, int positions, int first = 0, typename Store, typename Factors>
+__attribute__((always_inline)) inline void finish_tile(const Dots::Int (&sums)[positions][vectors],
+                                                       const Factors& factors, Store& store) {
+  constexpr int kMost = Store::template together<vectors>(), kLeft = positions - first;
+  constexpr int kCount = kLeft >= kMost ? kMost : 1;
+  Dots::Int done[kCount * vectors];  // the address of `sums` would keep it in memory
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) done[i * vectors + v] = sums[first + i][v];
+  }
+  store.template finish<vectors, kCount>(done, factors);
+  if constexpr (first + kCount < positions) {
+    finish_tile<vectors, positions, first + kCount>(sums, factors, store);
+  }
+}
+
 // Each step of a tile fetches a line of what follows the block's weights: the next block's.
 constexpr int64_t kLine = 64;
 
@@ -142,13 +177,14 @@ __attribute__((noinline)) void run_dot_tiles(const DotInput& input, const BlockW
                                              int64_t position, int64_t first, int64_t tiles) {
   constexpr int kWeights = vectors * Dots::kLanes * Dots::kDepth;
   // Copies: stores of bytes may change what is not in registers.
-  const Store store = given;
+  Store store = given;
+  store.advance(position);
   const BlockWeights block = given_block;
   const int64_t stride = input.position_stride, row_stride = input.row_stride, column_stride = input.column_stride;
   const int64_t rows = input.rows, columns = input.columns, steps = input.steps;
   const Element* start = input.x + position * stride;
   const char* ahead = reinterpret_cast<const char*>(block.ahead) + first * rows * columns * steps * kLine;
-  for (int64_t tile = 0; tile < tiles; ++tile, position += positions, start += positions * stride) {
+  for (int64_t tile = 0; tile < tiles; ++tile, start += positions * stride) {
     Dots::Int sums[positions][vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
@@ -178,13 +214,7 @@ __attribute__((noinline)) void run_dot_tiles(const DotInput& input, const BlockW
       }
     }
     const Factors<vectors, Store::biased> factors(block);
-#pragma GCC unroll 16
-    for (int p = 0; p < positions; ++p) {
-      Dots::Int done[vectors];  // the address of `sums` would keep it in memory
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) done[v] = sums[p][v];
-      store.template finish<vectors>(done, factors, position + p);
-    }
+    finish_tile<vectors, positions>(sums, factors, store);
   }
 }
 

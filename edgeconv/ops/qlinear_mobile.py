@@ -1,10 +1,12 @@
-"""Convolutions of mobile networks in 8 bits: a convolution, and blocks of them in one operator.
+"""Convolutions of mobile networks in 8 bits: a convolution, blocks of them in one operator, kervolutions on x·w.
 
     QLinearConvolution             conv
     QLinearSeparableConvolution    depthwise → project
     QLinearBottleneck              expand → depthwise → project
     QLinearInvertedResidual        expand → depthwise → project → + X
     QLinearGlobalAveragePool       mean of every channel
+    QLinearPolynomialKervolution   (x·w + balance)^degree + B            and so for the gaussian, sigmoid and euclidean
+                                                                         kernels (`edgeconv.ops.kervolution`)
 
 Source of the blocks: Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018 (arXiv
 1801.04381), section 3.3. The expansion and the projection are 1x1 convolutions; the operator's window (kernel_shape,
@@ -37,6 +39,14 @@ in float32, each step rounded by itself, and clamped to the type and to the step
 bit for bit. In real numbers it is the function body; in float32 that sums products which are rounded, so that where a
 quotient falls next to a half, Y may be off by one step.
 
+Of the kervolutions the sums are exact likewise, and what follows is in float32: with s = x_scale · w_scale
+
+    x·w = s · Σ(X - x_zero_point) · W     ‖x - w‖² = max(0, x_scale²·Σ(X - x_zero_point)² + w_scale²·ΣW² - 2·x·w)
+    Y   = clamp(round_half_even((kernel + B) / y_scale) + y_zero_point)
+
+so that the CPU's instruction set may decide where the quotient falls next to a half. Their B is float32, in real
+values: a function lies between the sum and it. Their group is 1.
+
 Data lies with channels first, or last, as one says by the permutations `x_perm` (from X to NCHW: [0, 1, 2, 3] or
 [0, 3, 1, 2]) and `y_perm` (from NCHW to Y: [0, 1, 2, 3] or [0, 2, 3, 1]). Kernels are made for channels last.
 
@@ -47,6 +57,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from edgeconv.ops.kervolution import OPERATORS as KERVOLUTION_OPERATORS
 
 if TYPE_CHECKING:
     from edgeconv.ops.operator import Operator
@@ -82,18 +94,25 @@ class QLinearMobileOperator:
         formula: What it computes, in one line.
         stages: Its convolutions, in order.
         residual: Whether X is added.
+        kernel: The kernel of a kervolution, else empty.
+        parameters: Its tensor parameters, behind all other inputs; float32, a scalar or one per filter.
+        has_degree: Whether it takes the integer attribute `degree`.
     """
 
     name: str
     formula: str
     stages: tuple[Stage, ...]
     residual: bool = False
+    kernel: str = ""
+    parameters: tuple[str, ...] = ()
+    has_degree: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs in order."""
         result = ("y_scale", "y_zero_point") if self.residual else ()
-        return ("X", "x_scale", "x_zero_point", *(name for stage in self.stages for name in stage.inputs), *result)
+        stages = (name for stage in self.stages for name in stage.inputs)
+        return ("X", "x_scale", "x_zero_point", *stages, *result, *self.parameters)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -132,6 +151,21 @@ INVERTED_RESIDUAL = _operator(
 )
 
 
+KERVOLUTIONS = {
+    f"QLinear{each.name}": QLinearMobileOperator(
+        f"QLinear{each.name}",
+        each.formula,
+        (Stage("conv", ("W", "w_scale", "B", "y_scale", "y_zero_point"), None),),
+        kernel=each.kernel,
+        parameters=each.parameters,
+        has_degree=each.has_degree,
+    )
+    for each in KERVOLUTION_OPERATORS.values()
+    if each.has_precision
+}
+"""Operator name -> its description, of the kervolutions on x·w; `formula` is before the bias."""
+
+
 @dataclass(frozen=True)
 class QLinearPoolOperator:
     """The mean over all positions."""
@@ -148,5 +182,5 @@ GLOBAL_AVERAGE_POOL = QLinearPoolOperator()
 CONVOLUTIONS = {operator.name: operator for operator in (CONVOLUTION, SEPARABLE, BOTTLENECK, INVERTED_RESIDUAL)}
 """Operator name -> its description; `formula` is of the dequantised tensors, each stage quantised."""
 
-OPERATORS: dict[str, Operator] = {**CONVOLUTIONS, GLOBAL_AVERAGE_POOL.name: GLOBAL_AVERAGE_POOL}
+OPERATORS: dict[str, Operator] = {**CONVOLUTIONS, **KERVOLUTIONS, GLOBAL_AVERAGE_POOL.name: GLOBAL_AVERAGE_POOL}
 """Operator name -> its description, of all of them."""

@@ -14,12 +14,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import onnx
+import onnx.inliner
 from onnxscript import opset18, script, values
 
 from edgeconv.ops.function import build_function
-from edgeconv.ops.kervolution import DOMAIN, VERSION
+from edgeconv.ops.kervolution import DOMAIN, OPERATOR_OF_KERNEL, VERSION
+from edgeconv.ops.kervolution_function import FUNCTIONS as KERVOLUTION_FUNCTIONS
 from edgeconv.ops.kervolution_function import OPSET
-from edgeconv.ops.qlinear_mobile import NO_LIMIT, OPERATORS
+from edgeconv.ops.qlinear_mobile import KERVOLUTIONS, NO_LIMIT, OPERATORS
 
 op: Any = opset18
 edgeconv: Any = values.Opset(DOMAIN, VERSION)
@@ -160,6 +163,73 @@ def QLinearGlobalAveragePool(
     return op.QuantizeLinear(op.GlobalAveragePool(x), y_scale, y_zero_point)
 
 
+# The kervolutions dequantise, and call the float operator, whose body is then expanded into theirs.
+
+
+@script(edgeconv)
+def QLinearPolynomialKervolution(
+    X, x_scale, x_zero_point, W, w_scale, B, y_scale, y_zero_point, balance,
+    kernel_shape: Sequence[int] = None, degree: int = 3, group: int = 1,
+    strides: Sequence[int] = (1, 1), pads: Sequence[int] = (0, 0, 0, 0), dilations: Sequence[int] = (1, 1),
+    x_perm: Sequence[int] = (0, 1, 2, 3), y_perm: Sequence[int] = (0, 1, 2, 3),
+    plugin_version: str = "1", plugin_namespace: str = "edgeconv",
+):  # fmt: skip
+    """(x·w + balance)^degree + B."""
+    x = op.Transpose(op.DequantizeLinear(X, x_scale, x_zero_point), perm=x_perm)
+    w = _weights(W, w_scale)
+    y = edgeconv.PolynomialKervolution(
+        x, w, balance, B, degree=degree, group=group, strides=strides, pads=pads, dilations=dilations
+    )
+    return op.Transpose(op.QuantizeLinear(y, y_scale, y_zero_point), perm=y_perm)
+
+
+@script(edgeconv)
+def QLinearGaussianKervolution(
+    X, x_scale, x_zero_point, W, w_scale, B, y_scale, y_zero_point, gamma,
+    kernel_shape: Sequence[int] = None, group: int = 1,
+    strides: Sequence[int] = (1, 1), pads: Sequence[int] = (0, 0, 0, 0), dilations: Sequence[int] = (1, 1),
+    x_perm: Sequence[int] = (0, 1, 2, 3), y_perm: Sequence[int] = (0, 1, 2, 3),
+    plugin_version: str = "1", plugin_namespace: str = "edgeconv",
+):  # fmt: skip
+    """exp(-gamma·‖x - w‖²) + B."""
+    x = op.Transpose(op.DequantizeLinear(X, x_scale, x_zero_point), perm=x_perm)
+    w = _weights(W, w_scale)
+    y = edgeconv.GaussianKervolution(x, w, gamma, B, group=group, strides=strides, pads=pads, dilations=dilations)
+    return op.Transpose(op.QuantizeLinear(y, y_scale, y_zero_point), perm=y_perm)
+
+
+@script(edgeconv)
+def QLinearSigmoidKervolution(
+    X, x_scale, x_zero_point, W, w_scale, B, y_scale, y_zero_point, scale, balance,
+    kernel_shape: Sequence[int] = None, group: int = 1,
+    strides: Sequence[int] = (1, 1), pads: Sequence[int] = (0, 0, 0, 0), dilations: Sequence[int] = (1, 1),
+    x_perm: Sequence[int] = (0, 1, 2, 3), y_perm: Sequence[int] = (0, 1, 2, 3),
+    plugin_version: str = "1", plugin_namespace: str = "edgeconv",
+):  # fmt: skip
+    """tanh(scale·x·w + balance) + B."""
+    x = op.Transpose(op.DequantizeLinear(X, x_scale, x_zero_point), perm=x_perm)
+    w = _weights(W, w_scale)
+    y = edgeconv.SigmoidKervolution(
+        x, w, scale, balance, B, group=group, strides=strides, pads=pads, dilations=dilations
+    )
+    return op.Transpose(op.QuantizeLinear(y, y_scale, y_zero_point), perm=y_perm)
+
+
+@script(edgeconv)
+def QLinearEuclideanKervolution(
+    X, x_scale, x_zero_point, W, w_scale, B, y_scale, y_zero_point,
+    kernel_shape: Sequence[int] = None, group: int = 1,
+    strides: Sequence[int] = (1, 1), pads: Sequence[int] = (0, 0, 0, 0), dilations: Sequence[int] = (1, 1),
+    x_perm: Sequence[int] = (0, 1, 2, 3), y_perm: Sequence[int] = (0, 1, 2, 3),
+    plugin_version: str = "1", plugin_namespace: str = "edgeconv",
+):  # fmt: skip
+    """-‖x - w‖² + B."""
+    x = op.Transpose(op.DequantizeLinear(X, x_scale, x_zero_point), perm=x_perm)
+    w = _weights(W, w_scale)
+    y = edgeconv.EuclideanKervolution(x, w, B, group=group, strides=strides, pads=pads, dilations=dilations)
+    return op.Transpose(op.QuantizeLinear(y, y_scale, y_zero_point), perm=y_perm)
+
+
 _PARTS = (_weights, _bias, _pointwise, _requantize)
 _SCRIPTS = (
     QLinearConvolution,
@@ -167,10 +237,28 @@ _SCRIPTS = (
     QLinearBottleneck,
     QLinearInvertedResidual,
     QLinearGlobalAveragePool,
+    QLinearPolynomialKervolution,
+    QLinearGaussianKervolution,
+    QLinearSigmoidKervolution,
+    QLinearEuclideanKervolution,
 )
 
-FUNCTIONS = {
-    each.name: build_function(each.name, each, _PARTS, OPSET, f"{OPERATORS[each.name].formula}, quantised")
-    for each in _SCRIPTS
-}
+
+def _build(each: Any) -> onnx.FunctionProto:
+    """Build one function; the float kervolution that it calls is expanded in it."""
+    body = build_function(each.name, each, _PARTS, OPSET, f"{OPERATORS[each.name].formula}, quantised")
+    if each.name not in KERVOLUTIONS:
+        return body
+    called = OPERATOR_OF_KERNEL[KERVOLUTIONS[each.name].kernel].name
+    opsets = [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, VERSION)]
+    pair = onnx.ModelProto(ir_version=8, opset_import=opsets, functions=[body, KERVOLUTION_FUNCTIONS[called]])
+    pair.graph.name = "empty"
+    expanded: onnx.FunctionProto
+    (expanded,) = onnx.inliner.inline_selected_functions(pair, [(DOMAIN, called)]).functions
+    del expanded.opset_import[:]
+    expanded.opset_import.append(opsets[0])
+    return expanded
+
+
+FUNCTIONS = {each.name: _build(each) for each in _SCRIPTS}
 """Operator name -> its ONNX function (`onnx.FunctionProto`)."""

@@ -14,6 +14,7 @@ from edgeconv.ops.qlinear_mobile import (
     CONVOLUTIONS,
     GLOBAL_AVERAGE_POOL,
     KEEP,
+    KERVOLUTIONS,
     NCHW_TO_NHWC,
     NHWC_TO_NCHW,
     NO_LIMIT,
@@ -36,19 +37,21 @@ _Y_PERM = schema_attribute("y_perm", list(KEEP), "From NCHW to Y: [0, 1, 2, 3], 
 
 def schemas() -> list[OpSchema]:
     """Return new schemas of all of the operators, with type and shape inference."""
-    return [*(_schema(operator) for operator in CONVOLUTIONS.values()), _pool_schema()]
+    return [*(_schema(operator) for operator in (*CONVOLUTIONS.values(), *KERVOLUTIONS.values())), _pool_schema()]
 
 
 def _grid(of: str) -> list[tuple[str, str]]:
     return [("F", f"Scale of {of}, a scalar, > 0."), ("T", f"Zero-point of {of}, a scalar.")]
 
 
-def _stage_inputs(stage: Stage, last: bool) -> list[tuple[str, str]]:
+def _stage_inputs(stage: Stage, last: bool, kernel: str) -> list[tuple[str, str]]:
     of = "Y" if last else f"the {stage.kind} stage's results"
     return [
         ("TW", f"Filters, {_SHAPES.get(stage.kind, '(M, C/group, kH, kW)')}; their zero-point is 0."),
         ("F", "Scale of the filters, > 0; a scalar or one for each filter."),
-        ("TB", "Bias of each filter, in steps of the input's scale times the filter's."),
+        ("F", "Bias of each filter, in real values; added last.")
+        if kernel
+        else ("TB", "Bias of each filter, in steps of the input's scale times the filter's."),
         *_grid(of),
     ]
 
@@ -59,10 +62,17 @@ def _schema(operator: QLinearMobileOperator) -> OpSchema:
         "quantised. Sums are exact, in 32-bit integers. A padded position is the real value 0. Source of the blocks: "
         "Sandler et al., CVPR 2018, arXiv 1801.04381."
     )
+    if operator.kernel:
+        doc = (
+            f"Kervolution with the {operator.kernel} kernel in 8 bits: {operator.formula} + B of the dequantised patch "
+            "x and filter w, quantised. Sums of products are exact, in 32-bit integers. A padded position is the real "
+            "value 0. Source: Wang et al., CVPR 2019, arXiv 1904.03955."
+        )
     inputs = [("T", "Input, (N, C, H, W), or as x_perm says."), *_grid("X")]
     for stage in operator.stages:
-        inputs += _stage_inputs(stage, stage is operator.stages[-1] and not operator.residual)
+        inputs += _stage_inputs(stage, stage is operator.stages[-1] and not operator.residual, operator.kernel)
     inputs += _grid("Y") if operator.residual else []
+    inputs += [("F", f"The kernel's {name}; a scalar or one for each filter.") for name in operator.parameters]
     attributes = [
         OpSchema.Attribute(
             "kernel_shape", OpSchema.AttrType.INTS, "[kH, kW]; taken from the weights if absent.", required=False
@@ -73,12 +83,15 @@ def _schema(operator: QLinearMobileOperator) -> OpSchema:
     for stage in operator.stages:
         for name, limit, what in zip(stage.limits or (), (-NO_LIMIT, NO_LIMIT), ("Least", "Largest"), strict=False):
             attributes.append(schema_attribute(name, limit, f"{what} real result of the {stage.kind} stage."))
+    if operator.has_degree:
+        attributes.append(schema_attribute("degree", 3, "Exponent, at least 1."))
     if operator is BOTTLENECK:
         attributes += [
             schema_attribute("expand_strides", [1, 1], "Strides of the expansion."),
             schema_attribute("expand_pads", [0, 0, 0, 0], "Padding of the expansion: top, left, bottom, right."),
         ]
-    return make_schema(operator, doc, inputs, [("T", "Output, as y_perm says.")], _TYPES, _MobileNode, attributes)
+    types = [kind for kind in _TYPES if any(name == kind[0] for name, _ in inputs)]
+    return make_schema(operator, doc, inputs, [("T", "Output, as y_perm says.")], types, _MobileNode, attributes)
 
 
 def _pool_schema() -> OpSchema:
@@ -100,9 +113,11 @@ class _QuantizedNode(OperatorNode):
                     self.fail(f"{name} is {self.type_name(name)}; it must be UINT8 or INT8")
                 if "X" in self.types and given.elem_type != self.types["X"].elem_type:
                     self.fail(f"{name} is {self.type_name(name)}, X is {self.type_name('X')}; they must be the same")
-        expected = {"W": TensorProto.INT8, "B": TensorProto.INT32, "scale": TensorProto.FLOAT}
+        parameters = getattr(self.operator, "parameters", ())
+        bias = TensorProto.FLOAT if getattr(self.operator, "kernel", "") else TensorProto.INT32
+        expected = {"W": TensorProto.INT8, "B": bias, "scale": TensorProto.FLOAT, "parameter": TensorProto.FLOAT}
         for name, given in self.types.items():
-            kind = name.rsplit("_", 1)[-1]
+            kind = "parameter" if name in parameters else name.rsplit("_", 1)[-1]
             if kind in expected and given.elem_type != expected[kind]:
                 wanted = TensorProto.DataType.Name(expected[kind])
                 self.fail(f"{name} is {self.type_name(name)}; it must be {wanted}")
@@ -153,6 +168,8 @@ class _MobileNode(_QuantizedNode):
             for ours, theirs in zip(image, given, strict=True):
                 if isinstance(ours, int) and isinstance(theirs, int) and ours != theirs:
                     self.fail(f"X has (C, H, W) {dims_text(given)}, what it is added to {dims_text(image)}")
+        if self.operator.has_degree:
+            self.integer("degree", 3)  # checks it
         dims = [batch, *image]
         return [(self.result_type(), [dims[axis] for axis in self.order("y_perm", NCHW_TO_NHWC)])]
 
@@ -161,7 +178,7 @@ class _MobileNode(_QuantizedNode):
         weights, scale, bias, *grid = stage.inputs
         self.check_scalars((grid[0], grid[1]))
         filters, depth, *kernel = self.rank4(weights)
-        for name, scalar in ((scale, True), (bias, False)):
+        for name, scalar in ((scale, True), (bias, False), *((each, True) for each in self.operator.parameters)):
             dims = self.dims(name)
             if dims is None or (scalar and not dims):
                 continue

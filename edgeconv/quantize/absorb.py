@@ -31,9 +31,7 @@ from edgeconv.rewrite.graph import attribute
 Array = NDArray[Any]
 
 
-def absorb_biases(
-    prepared: PreparedModel, families: list[Family], seen: dict[str, Observation]
-) -> tuple[PreparedModel, int]:
+def absorb_biases(prepared: PreparedModel, families: list[Family], seen: dict[str, Observation]) -> PreparedModel:
     """Move constants in a copy of the network.
 
     Args:
@@ -42,13 +40,13 @@ def absorb_biases(
         seen: Observations of their tensors; those of what was shifted are replaced by what they would be now.
 
     Returns:
-        The network, and how many families were shifted.
+        The network; the one that was given where nothing is moved.
     """
     model = onnx.ModelProto()
     model.CopyFrom(prepared.model)
     graph = EditableGraph(model)
     filters = read_filters(graph)
-    count = 0
+    moved = False
     for family in families:
         shift = _shift(family, filters, seen)
         if shift is None:
@@ -62,8 +60,8 @@ def absorb_biases(
         for name in family.tensors:
             before = seen[name]
             seen[name] = replace(before, low=before.low - shift, high=before.high - shift)
-        count += 1
-    return (infer(model), count) if count else (prepared, 0)
+        moved = True
+    return infer(model) if moved else prepared
 
 
 def _shift(family: Family, filters: dict[str, Filter], seen: dict[str, Observation]) -> Array | None:

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from edgeconv.bench.inputs import INPUT_SHAPE_KEY
 from edgeconv.bench.model_file import ModelFile, read_model_file
 from edgeconv.errors import InputError
 from edgeconv.files import atomic_output
-from edgeconv.quantize.compare import compare_outputs
-from edgeconv.quantize.images import ImageSource, InputSpec, open_images
+from edgeconv.quantize.compare import Agreement, compare_outputs
+from edgeconv.quantize.half import half_precision
+from edgeconv.quantize.images import ImageSource, InputSpec, LabelledImages, open_images
 from edgeconv.quantize.labels import open_labelled
 from edgeconv.quantize.layer_report import IMAGES as LAYER_IMAGES
 from edgeconv.quantize.layer_report import report_layers
@@ -50,6 +52,7 @@ def quantize_model(
     method: str = "minmax",
     percentile: float = 99.99,
     equalize: bool = True,
+    relax_relu6: bool = False,
     bias_correction: bool = True,
     rounding: str = "covariance",
     exclude: Sequence[str] | None = None,
@@ -82,6 +85,7 @@ def quantize_model(
             (`edgeconv.quantize.ranges`).
         percentile: Share of the values that the range of that method holds, in percent.
         equalize: Scale channels so that they use their tensor's steps alike; the network's function does not change.
+        relax_relu6: Those of ReLU6's outputs too; a channel's bound is then twice what the calibration images showed.
         bias_correction: Take the mean error of each channel from its bias.
         rounding: Of weights: "nearest"; "covariance", by what the errors do to the layer's output; or "learned",
             block by block, with torch.
@@ -111,13 +115,13 @@ def quantize_model(
         MissingDependencyError: A package that the request needs is not installed.
     """
     settings = check_settings(
-        target=target, method=method, percentile=percentile, equalize=equalize, bias_correction=bias_correction,
-        rounding=rounding, exclude=exclude, int8_io=int8_io, batch=batch,
+        target=target, method=method, percentile=percentile, equalize=equalize, relax_relu6=relax_relu6,
+        bias_correction=bias_correction, rounding=rounding, exclude=exclude, int8_io=int8_io, batch=batch,
     )  # fmt: skip
     if plot is not None:
         require_matplotlib(plot)
     tell: Progress = progress or (lambda _what, _done: None)
-    goal = Path(output) if output is not None else Path(model).with_suffix("").with_suffix(".int8.onnx")
+    goal = Path(output) if output is not None else Path(model).with_suffix(".int8.onnx")
     with _float_file(model, architecture, config, trust_pickle, tell) as file:
         described = read_model_file(file)
         loaded = onnx.load(file)
@@ -126,6 +130,8 @@ def quantize_model(
         metadata = {entry.key: entry.value for entry in loaded.metadata_props}
         name = os.fspath(model)
         prepared = prepare_model(loaded, name)
+        if goal.exists() and goal.samefile(model):
+            raise InputError(f"--output {goal} is the model itself.", "Name another file: the float one is kept.")
         spec = _input_spec(loaded, metadata, name, mean, std, size, calibration)
         source = open_images(calibration, spec, limit)
         labelled = open_labelled(accuracy, spec, metadata) if accuracy is not None else None
@@ -133,12 +139,9 @@ def quantize_model(
         result = run_pipeline(prepared, source, settings, state=Path(f"{goal}.resume"), tell=tell)
         tell("comparing with the float network", 0.0)
         judged, on = (others, str(compare)) if others else (source, "those of the calibration")
-        agreement = compare_outputs(prepared.model, result.graph.model, judged, batch=settings.batch)
-        if labelled is not None:
-            found = compare_outputs(
-                prepared.model, result.graph.model, labelled.source, batch=settings.batch, labels=labelled.labels
-            )
-            agreement, on = (found, str(accuracy)) if others is None else (_with_accuracy(agreement, found), on)
+        agreement, half, halved, said = _compare(result, judged, labelled, settings.batch, alone=others is None)
+        if labelled is not None and others is None:
+            on = str(accuracy)
         images = sample_images(source, result.images, max(LAYER_IMAGES, SENSITIVITY_IMAGES))
         layers = report_layers(result, images[:LAYER_IMAGES], settings.batch)
         ranking: SensitivityReport | None = None
@@ -152,8 +155,9 @@ def quantize_model(
             took = None
             if latency:
                 tell("measuring latency", 0.0)
-                shape = (1, *(values for values in images.shape[1:]))
-                took, note = measure_latency(file, temporary, loaded.graph.input[0].name, shape, int8_io=int8_io)
+                shape = (1, *images.shape[1:])
+                networks = {"int8": written} | ({} if halved is None else {"float16": halved})
+                took, note = measure_latency(file, networks, source.spec.name, shape)
                 notes += [note] if note else []
         if plot is not None:
             plot_ranges(result, plot)
@@ -174,11 +178,12 @@ def quantize_model(
             equalized=len(result.equalized),
             left=left,
             agreement=agreement,
+            half=half,
             measured_on=on,
             layers=layers,
             sensitivity=ranking,
             latency=took,
-            warnings=tuple([*_warnings(result, source, agreement.same_class), *notes]),
+            warnings=tuple([*_warnings(result, source, agreement.same_class), *said, *notes]),
         )
 
 
@@ -263,10 +268,32 @@ def _finish(
     return model, left, notes
 
 
-def _with_accuracy(agreement: Any, found: Any) -> Any:
-    import dataclasses
+def _compare(
+    result: Result, judged: ImageSource, labelled: LabelledImages | None, batch: int, *, alone: bool
+) -> tuple[Agreement, Agreement | None, onnx.ModelProto | None, list[str]]:
+    """Compare the quantised network and the one in float16 with the float one.
 
-    return dataclasses.replace(agreement, accuracy=found.accuracy)
+    Args:
+        result: The networks.
+        judged: Images for the agreement.
+        labelled: Images for the accuracy.
+        batch: Images at a time.
+        alone: The labelled images are those for the agreement as well.
+
+    Returns:
+        Both agreements, the network in float16, and why there is none.
+    """
+    reference = result.original.model
+    halved, note = half_precision(reference)
+    networks = [result.graph.model, *([] if halved is None else [halved])]
+    if labelled is None:
+        found = compare_outputs(reference, networks, judged, batch=batch)
+    else:
+        found = compare_outputs(reference, networks, labelled.source, batch=batch, labels=labelled.labels)
+        if not alone:
+            agreed = compare_outputs(reference, networks, judged, batch=batch)
+            found = [replace(one, accuracy=other.accuracy) for one, other in zip(agreed, found, strict=True)]
+    return found[0], found[1] if len(found) > 1 else None, halved, [note] if note else []
 
 
 def _warnings(result: Result, source: ImageSource, same_class: float | None) -> list[str]:
@@ -278,6 +305,11 @@ def _warnings(result: Result, source: ImageSource, same_class: float | None) -> 
     if source.skipped:
         first, reason = next(iter(source.skipped.items()))
         found.append(f"{len(source.skipped)} images could not be read and were skipped, {first} first: {reason}")
+    if result.not_learned:
+        found.append(
+            f"{len(result.not_learned)} layers are rounded by covariance, {result.not_learned[0]} first: their blocks "
+            "hold an operator that learned rounding does not know"
+        )
     if same_class is not None and same_class < _POOR_AGREEMENT:
         found.append("many images change their class: --sensitivity shows which layers to --exclude")
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeconv.quantize.images import ImageSource
+from edgeconv.quantize.images import ImageSource, no_image
 from edgeconv.quantize.running import ModelRunner
 
 Array = NDArray[Any]
@@ -43,13 +45,13 @@ def sqnr(signal: float, noise: float) -> float:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of the outputs of two networks.
+    """Of a network's outputs with those of the float network.
 
     Attributes:
         images: How many were compared.
         sqnr_db: Of the first output.
         same_class: Share of images with the same argmax; None where the output is not (N, classes).
-        accuracy: Share of right classes of the float and the quantised network, where labels are given.
+        accuracy: Share of right classes of the float network and of this one, where labels are given.
     """
 
     images: int
@@ -60,49 +62,49 @@ class Agreement:
 
 def compare_outputs(
     reference: onnx.ModelProto,
-    quantized: onnx.ModelProto,
+    others: Sequence[onnx.ModelProto],
     source: ImageSource,
     *,
     batch: int,
     labels: dict[str, int] | None = None,
-) -> Agreement:
-    """Run both networks over images.
+) -> list[Agreement]:
+    """Run networks over images, in one pass.
 
     Args:
         reference: The float network.
-        quantized: The other; 8-bit outputs must have been dequantised.
+        others: What is compared with it; 8-bit outputs must have been dequantised.
         source: The images.
         batch: Images at a time.
         labels: Class of each image, by its name.
     """
-    first, second = ModelRunner(reference, batch), ModelRunner(quantized, batch)
-    noise, same, count, right = Noise(), 0, 0, np.zeros(2)
-    classes = True
+    first = ModelRunner(reference, batch)
+    runners = [ModelRunner(other, batch) for other in others]
+    noise = [Noise() for _ in others]
+    same, right = np.zeros(len(others)), np.zeros(1 + len(others))
+    count, classes = 0, True
     stream = source.images()
-    done = False
-    while not done:
-        names, arrays = [], []
-        for name, array in stream:
-            names.append(name)
-            arrays.append(array)
-            if len(arrays) == first.batch:
-                break
-        else:
-            done = True
-        if not arrays:
-            break
-        images = np.stack(arrays)
-        want, got = (next(iter(runner.run(images).values())) for runner in (first, second))
-        noise.add(want, got)
+    while chunk := list(itertools.islice(stream, first.batch)):
+        images = np.stack([image for _, image in chunk])
+        want = next(iter(first.run(images).values()))
+        got = [next(iter(runner.run(images).values())) for runner in runners]
+        for each, output in zip(noise, got, strict=True):
+            each.add(want, output)
         count += len(images)
         classes = classes and want.ndim == 2 and want.shape[1] > 1
         if classes:
-            top = want.argmax(1), got.argmax(1)
-            same += int(np.sum(top[0] == top[1]))
+            top = np.stack([output.argmax(1) for output in (want, *got)])
+            same += np.sum(top[1:] == top[0], axis=1)
             if labels is not None:
-                truth = np.array([labels[name] for name in names])
-                right += [np.sum(each == truth) for each in top]
-    accuracy = None
-    if labels is not None and classes and count:
-        accuracy = (float(right[0] / count), float(right[1] / count))
-    return Agreement(count, noise.db, same / count if classes and count else None, accuracy)
+                right += np.sum(top == np.array([labels[name] for name, _ in chunk]), axis=1)
+    if not count:
+        raise no_image(source)
+    judged = classes and labels is not None
+    return [
+        Agreement(
+            count,
+            each.db,
+            float(same[index] / count) if classes else None,
+            (float(right[0] / count), float(right[index + 1] / count)) if judged else None,
+        )
+        for index, each in enumerate(noise)
+    ]

@@ -13,7 +13,7 @@ channels, columns of small factor lose digits, and alpha weighs the two.
 **ReLU6.** y = clip(x, 0, 6) of a scaled channel is clip(x', 0, 6/s): a bound a channel, which no integer quantiser
 saturates at. For s_i in [r_i / 6, 1] the common bound 6 may stay: channel i is then clipped at 6·s_i ≥ r_i, above all
 that it was seen to give and below what ReLU6 lets through. On the calibration images the network is exactly the same;
-beyond them a channel that rarely fires is cut.
+beyond them a channel that rarely fires is cut, which is why there is headroom, and why it is done on request only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeconv.quantize.channels import Family, Filter, find_families, read_filters
+from edgeconv.quantize.channels import Family, Filter, read_filters
 from edgeconv.quantize.editing import EditableGraph
 from edgeconv.quantize.observe import Observation
 from edgeconv.quantize.prepare import PreparedModel, infer
@@ -33,10 +33,12 @@ from edgeconv.quantize.prepare import PreparedModel, infer
 Array = NDArray[Any]
 
 ALPHA = 0.75
-HEADROOM = 1.0
-"""By how much more than what was seen a bounded channel must be able to hold."""
+HEADROOM = 2.0
+"""How many times what was seen a bounded channel must be able to hold."""
 _SMALLEST = 2.0**-6
 """Of a factor: a channel that hardly ever gives anything must not become all."""
+_SMALLEST_BOUNDED = 2.0**-1
+"""Likewise where a channel is cut: one that never fired may do so on other images."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def equalize(
 
     Args:
         prepared: The network.
-        families: `find_families` of it.
+        families: `edgeconv.quantize.channels.find_families` of it.
         seen: Observations of their tensors.
         alpha: Exponent for families that a filter over several channels reads.
         headroom: Of bounded channels.
@@ -121,8 +123,6 @@ def _factors(
     if top <= 0:
         return None
     free = all(filters[name].depthwise for name in family.readers)
-    relative = np.clip(ranges / top, _SMALLEST, 1)
+    least = _SMALLEST_BOUNDED if np.isfinite(family.limit) else _SMALLEST
+    relative = np.clip(ranges / top, least, 1)
     return np.asarray(relative ** (1.0 if free else alpha))
-
-
-__all__ = ["Equalization", "equalize", "find_families", "tensors_to_observe"]

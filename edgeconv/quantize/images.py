@@ -90,12 +90,7 @@ class ImageSource(ABC):
             found = True
             yield np.stack(chunk)
         if not found and not start:
-            why = next(iter(self.skipped.items()), None)
-            detail = f"; {why[0]}: {why[1]}" if why else ""
-            raise InputError(
-                f"no image of {self.name} can be read ({len(self.skipped)} were tried{detail}).",
-                "Give a directory of JPEG or PNG files, or a .npy or .npz array of images.",
-            )
+            raise no_image(self)
 
     def check(self, name: str, image: Array) -> Array:
         """Return an image as float32 if the network can take it.
@@ -271,6 +266,16 @@ def open_images(path: str | os.PathLike[str], spec: InputSpec, limit: int | None
     if place.suffix not in (".npy", ".npz"):
         raise InputError(f"{place} is neither a directory of images nor a .npy or .npz file.")
     return ImageArray(place, spec, limit)
+
+
+def no_image(source: ImageSource) -> InputError:
+    """Return the error that says that not one image can be read, and why the first cannot."""
+    why = next(iter(source.skipped.items()), None)
+    detail = f"; {why[0]}: {why[1]}" if why else ""
+    return InputError(
+        f"no image of {source.name} can be read ({len(source.skipped)} were tried{detail}).",
+        "Give a directory of JPEG or PNG files, or a .npy or .npz array of images.",
+    )
 
 
 def _require_pillow() -> None:

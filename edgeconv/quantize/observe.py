@@ -83,6 +83,7 @@ def observe(
     batch: int,
     producers: dict[str, str],
     state: Path | None = None,
+    keep: bool = False,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Observation], int]:
     """Run the float network over the images.
@@ -93,7 +94,8 @@ def observe(
         source: The images.
         batch: Images at a time.
         producers: Tensor -> the node that makes it, for messages.
-        state: A file that keeps what was seen so far; an interrupted run goes on from it. It is removed at the end.
+        state: A file that keeps what was seen so far, if that took long; an interrupted run goes on from it.
+        keep: Leave that file when all is seen, for a run that is interrupted later; if not, it is removed.
         progress: Called with what is done and how much of it.
 
     Returns:
@@ -109,7 +111,7 @@ def observe(
     groups = output_groups(prepared, list(tensors), batch, int(np.prod([size or 1 for size in source.spec.shape])))
     runners = [ModelRunner(with_outputs(prepared.model, group, prepared.types), batch) for group in groups]
     tell: Progress = progress or (lambda _what, _done: None)
-    saved = time.monotonic()
+    started = saved = time.monotonic()
     for images in source.batches(runners[0].batch, seen.position):
         for runner in runners:
             values = runner.run(images)
@@ -127,8 +129,10 @@ def observe(
         if state is not None and time.monotonic() - saved > _SAVE_SECONDS:
             _save(state, key, seen, source)
             saved = time.monotonic()
-    if state is not None:
+    if state is not None and not keep:
         state.unlink(missing_ok=True)
+    elif state is not None and (state.exists() or time.monotonic() - started > _SAVE_SECONDS):
+        _save(state, key, seen, source)
     source.skipped.update(seen.skipped)
     return seen.tensors, seen.images
 

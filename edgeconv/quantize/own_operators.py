@@ -6,6 +6,7 @@ import onnx
 
 from edgeconv.errors import MissingDependencyError
 from edgeconv.quantize.placement import Placement
+from edgeconv.rewrite.fuse_qlinear_kervolution import fuse_qlinear_kervolution
 from edgeconv.rewrite.fuse_qlinear_manhattan import fuse_qlinear_manhattan
 
 
@@ -25,10 +26,14 @@ def fuse_own_operators(
     if not any(node.name in placement.operators and node.domain == "edgeconv" for node in model.graph.node):
         return model, left, []
     try:
-        fused, report = fuse_qlinear_manhattan(model, regrid_weights=True)
+        fused, kervolutions = fuse_qlinear_kervolution(model, quantize_weights=True, only=placement.operators)
+        fused, report = fuse_qlinear_manhattan(fused, regrid_weights=True, only=placement.operators)
     except MissingDependencyError as error:
-        return model, left, [f"ManhattanKervolution stays in float between Q and DQ: {error}"]
-    left.update({node.node: node.reason for node in report.left})
+        return model, left, [f"kervolutions stay in float between Q and DQ: {error}"]
+    for each in kervolutions.left:
+        left.setdefault(each.node, each.reason)
+    for other in report.left:
+        left.setdefault(other.node, other.reason)
     moved = [node for node in report.rewritten if node.regridded]
     notes = []
     if moved:

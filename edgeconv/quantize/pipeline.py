@@ -47,6 +47,7 @@ class Result:
         observations: What its tensors did, by name.
         images: Calibration images that were seen.
         equalized: What equalisation did.
+        not_learned: Layers that learned rounding could not improve on.
     """
 
     original: PreparedModel
@@ -58,6 +59,7 @@ class Result:
     observations: dict[str, Observation]
     images: int
     equalized: list[Equalization] = field(default_factory=list)
+    not_learned: list[str] = field(default_factory=list)
 
 
 def run_pipeline(
@@ -84,40 +86,41 @@ def run_pipeline(
         raise InputError(f"nothing in the model can be quantised: {why}.")
     prepared, equalized = original, list[Equalization]()
     if settings.equalize:
-        prepared, equalized = _equalize(original, source, settings, state, tell)
+        prepared, equalized = _equalize(original, source, settings, _first(state), tell)
         placement = place(prepared, target, settings.exclude, match_adds=target.everywhere)
     producers = {name: node.name for node in prepared.model.graph.node for name in node.output}
     tensors = [*placement.bounds]
     seen, images = observe(
         prepared, tensors, source, batch=settings.batch, producers=producers, state=state, progress=tell
     )
+    if (first := _first(state)) is not None:
+        first.unlink(missing_ok=True)
     parameters = initial_parameters(prepared.model, placement, choose_grids(placement, seen, target, settings))
 
     def write(numbers: Parameters) -> QuantizedGraph:
         return write_graph(prepared, placement, numbers, target)
 
+    result = Result(original, prepared, target, placement, parameters, write(parameters), seen, images, equalized)
     if settings.bias_correction or settings.rounding != "nearest":
         subset = sample_images(source, images, image_limit(prepared, IMAGES))
+        network = (prepared, placement, parameters, write, subset)
+        size, biases = settings.batch, settings.bias_correction
+        correct_layers(*network, batch=size, biases=biases, rounding=settings.rounding != "nearest", progress=tell)
         if learn is not None:
-            learn(prepared, placement, parameters, write, subset, batch=settings.batch, progress=tell)
-        correct_layers(
-            prepared,
-            placement,
-            parameters,
-            write,
-            subset,
-            batch=settings.batch,
-            biases=settings.bias_correction,
-            rounding=settings.rounding == "covariance",
-            progress=tell,
-        )
-    return Result(original, prepared, target, placement, parameters, write(parameters), seen, images, equalized)
+            result.not_learned = learn(*network, batch=size, biases=biases, progress=tell)
+        result.graph = write(parameters)
+    return result
+
+
+def _first(state: Path | None) -> Path | None:
+    """Return where the first of two passes over the images keeps what it saw, until the second is done."""
+    return None if state is None else state.with_suffix(f".equalize{state.suffix}")
 
 
 def _equalize(
     original: PreparedModel, source: ImageSource, settings: Settings, state: Path | None, tell: Progress
 ) -> tuple[PreparedModel, list[Equalization]]:
-    families = [family for family in find_families(original) if np.isinf(family.limit)]
+    families = [family for family in find_families(original) if settings.relax_relu6 or np.isinf(family.limit)]
     if not families:
         return original, []
     producers = {name: node.name for node in original.model.graph.node for name in node.output}
@@ -128,10 +131,10 @@ def _equalize(
         batch=settings.batch,
         producers=producers,
         state=state,
+        keep=True,
         progress=tell,
     )
-    shifted, _ = absorb_biases(original, families, seen)
-    return equalize(shifted, families, seen)
+    return equalize(absorb_biases(original, families, seen), families, seen)
 
 
 def choose_grids(
@@ -165,7 +168,7 @@ def sample_images(source: ImageSource, seen: int, most: int) -> Array:
     return np.stack([array for index, (_, array) in enumerate(source.images()) if index in wanted])
 
 
-def _learned_rounding() -> Callable[..., None]:
+def _learned_rounding() -> Callable[..., list[str]]:
     try:
         module = importlib.import_module("edgeconv.quantize.learned_rounding")
     except ModuleNotFoundError as error:
@@ -173,5 +176,5 @@ def _learned_rounding() -> Callable[..., None]:
             f"learned rounding needs {error.name}, which is not installed.",
             "pip install 'edgeconv[export]', or take --round covariance, which needs no torch.",
         ) from error
-    learn: Callable[..., None] = module.learn_rounding
+    learn: Callable[..., list[str]] = module.learn_rounding
     return learn

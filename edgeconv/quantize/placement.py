@@ -12,7 +12,8 @@ from onnx import TensorProto
 
 from edgeconv.errors import InputError
 from edgeconv.inspection.nodes import domain_of, node_label
-from edgeconv.ops.kervolution import DOMAIN
+from edgeconv.ops.kervolution import DOMAIN, OPERATOR_OF_KERNEL
+from edgeconv.ops.qlinear_mobile import KERVOLUTIONS
 from edgeconv.quantize.canonical import clip_bounds
 from edgeconv.quantize.prepare import PreparedModel
 from edgeconv.quantize.ranges import Bounds
@@ -22,6 +23,8 @@ from edgeconv.rewrite.graph import Graph, attribute
 FREE: Bounds = (-np.inf, np.inf)
 _BOUNDED: dict[str, Bounds] = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
 _MANHATTAN = "ManhattanKervolution"
+_ON_DOTS = frozenset(OPERATOR_OF_KERNEL[operator.kernel].name for operator in KERVOLUTIONS.values())
+"""Kervolutions on x·w."""
 
 
 @dataclass(frozen=True)
@@ -153,12 +156,14 @@ class _Planner:
     def _classify_own(self, node: onnx.NodeProto) -> None:
         if node.name in self.excluded:
             self.placement.left[node.name] = "excluded"
-        elif node.op_type != _MANHATTAN:
+        elif node.op_type != _MANHATTAN and node.op_type not in _ON_DOTS:
             self.placement.left[node.name] = f"{node_label(node)} has no 8-bit form"
         elif not self.target.everywhere or self.target.symmetric:
             self.placement.left[node.name] = f"the 8-bit form of {node_label(node)} runs in ONNX Runtime only"
         elif self.graph.constant(node.input[1]) is None:
             self.placement.left[node.name] = "its weights are not constant"
+        elif node.op_type in _ON_DOTS and attribute(node, "group", 1) != 1:
+            self.placement.left[node.name] = f"the 8-bit form of {node_label(node)} takes no groups"
         else:
             self.placement.operators.append(node.name)
 

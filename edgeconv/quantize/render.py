@@ -40,20 +40,8 @@ def render_report(report: QuantizationReport, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    agreement = report.agreement
-    parts = [f"SQNR {agreement.sqnr_db:.1f} dB"]
-    if agreement.same_class is not None:
-        parts.append(f"same class {agreement.same_class:.1%}")
-    if agreement.accuracy is not None:
-        parts.append(f"accuracy {agreement.accuracy[0]:.1%} float, {agreement.accuracy[1]:.1%} in 8 bits")
-    console.print(
-        f"against float on {agreement.images} images ({escape(report.measured_on)}): {', '.join(parts)}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if report.latency is not None:
-        took = report.latency
-        console.print(f"latency in {took.runtime}: float {took.float_ms:.3f} ms, 8 bits {took.int8_ms:.3f} ms")
+    console.print(f"images compared: {report.agreement.images} ({escape(report.measured_on)})", highlight=False)
+    _networks(report, console)
     for warning in report.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     console.print(escape(report.verdict()), style="bold", highlight=False, soft_wrap=True)
@@ -78,6 +66,28 @@ def _layers(report: QuantizationReport, console: Console) -> None:
             covered,
             "" if layer.step is None else f"{layer.step:.3g}",
         )
+    console.print(table)
+
+
+def _networks(report: QuantizationReport, console: Console) -> None:
+    """The three precisions next to each other."""
+    agreement, half, took = report.agreement, report.half, report.latency
+    table = _table("" if took is None else f"latency in {took.runtime}")
+    table.add_column("precision")
+    for heading in ("SQNR dB", "same class", "accuracy", "latency ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    floats = "" if agreement.accuracy is None else f"{agreement.accuracy[0]:.1%}"
+    table.add_row("float32", "", "", floats, "" if took is None else f"{took.float_ms:.3f}")
+    rows = [("float16", half, took and took.half_ms), ("int8", agreement, took and took.int8_ms)]
+    for name, found, ms in rows:
+        if found is not None:
+            table.add_row(
+                name,
+                f"{found.sqnr_db:.1f}",
+                "" if found.same_class is None else f"{found.same_class:.1%}",
+                "" if found.accuracy is None else f"{found.accuracy[1]:.1%}",
+                "" if ms is None else f"{ms:.3f}",
+            )
     console.print(table)
 
 

@@ -38,19 +38,21 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of the float and the quantised file in one interleaved run.
+    """Of the float and the quantised network in one interleaved run.
 
     Attributes:
         float_ms: Median.
         int8_ms: Median.
-        ratio: int8 / float; below 1 the quantised file is faster.
+        ratio: int8 / float; below 1 the quantised network is faster.
         runtime: What ran them.
+        half_ms: Median of the network in float16; None if it cannot be converted.
     """
 
     float_ms: float
     int8_ms: float
     ratio: float
     runtime: str
+    half_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class QuantizationReport:
         equalized: How many families of channels were equalised.
         left: Nodes that stay in float, and why.
         agreement: With the float network.
+        half: That of the same network in float16, on the same images; None if it cannot be converted.
         measured_on: Where the agreement's images are from.
         layers: Each layer in 8 bits, worst first.
         sensitivity: What each layer costs, if asked for.
@@ -89,6 +92,7 @@ class QuantizationReport:
     equalized: int
     left: Mapping[str, str]
     agreement: Agreement
+    half: Agreement | None
     measured_on: str
     layers: tuple[LayerReport, ...]
     sensitivity: SensitivityReport | None
@@ -96,23 +100,18 @@ class QuantizationReport:
     warnings: tuple[str, ...]
 
     def verdict(self) -> str:
-        """One sentence: what 8 bits cost in accuracy, and what they bring in size and latency."""
-        agreement = self.agreement
-        if agreement.accuracy is not None:
-            lost = 100 * (agreement.accuracy[0] - agreement.accuracy[1])
-            cost = (
-                f"accuracy {agreement.accuracy[1]:.1%}, {abs(lost):.1f} points {'below' if lost > 0 else 'above'} float"
-            )
-        elif agreement.same_class is not None:
-            cost = f"{agreement.same_class:.1%} of the images keep their class, at {agreement.sqnr_db:.1f} dB"
-        else:
-            cost = f"{agreement.sqnr_db:.1f} dB of signal to quantisation noise"
+        """One sentence: what 8 bits cost in accuracy, and what they bring in size and latency, next to float16."""
+        cost = _cost(self.agreement)
         gain = f"{self.bytes_before / max(self.bytes_after, 1):.1f} times smaller"
         if self.latency is None:
-            return f"{cost}; {gain}"
-        ratio = self.latency.ratio
-        pays = "INT8 pays" if ratio < 1 else "INT8 does not pay"
-        return f"{pays} in {self.latency.runtime} here: {ratio:.2f} of the float latency; {cost}; {gain}"
+            half = "" if self.half is None else f" (float16: {_cost(self.half)}; 2 times smaller)"
+            return f"{cost}; {gain}{half}"
+        took = self.latency
+        pays = "INT8 pays" if took.int8_ms < min(took.float_ms, took.half_ms or took.float_ms) else "INT8 does not pay"
+        half = ""
+        if self.half is not None and took.half_ms is not None:
+            half = f" (float16: {took.half_ms / took.float_ms:.2f}; {_cost(self.half)}; 2 times smaller)"
+        return f"{pays} in {took.runtime} here: {took.ratio:.2f} of the float latency; {cost}; {gain}{half}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; infinite ratios (no noise at all) are null."""
@@ -124,6 +123,15 @@ class QuantizationReport:
         from edgeconv.quantize.render import render_report
 
         render_report(self, console)
+
+
+def _cost(agreement: Agreement) -> str:
+    if agreement.accuracy is not None:
+        lost = 100 * (agreement.accuracy[0] - agreement.accuracy[1])
+        return f"accuracy {agreement.accuracy[1]:.1%}, {abs(lost):.1f} points {'below' if lost > 0 else 'above'} float"
+    if agreement.same_class is not None:
+        return f"{agreement.same_class:.1%} of the images keep their class, at {agreement.sqnr_db:.1f} dB"
+    return f"{agreement.sqnr_db:.1f} dB of signal to quantisation noise"
 
 
 def _plain(value: Any) -> Any:

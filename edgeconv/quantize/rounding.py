@@ -21,6 +21,8 @@ DAMPING = 0.01
 """Added to C's diagonal, times its mean: directions in which the calibration images do not move count a little."""
 SAMPLES = 8192
 """Patches that C is estimated from."""
+GROUPED_SAMPLES = 2048
+"""The same where each group of channels has a C of its own: those are small, and many."""
 _MOVES = 4
 """Moves a weight, on average, at most."""
 _PAIRS = 64
@@ -37,7 +39,7 @@ def patch_covariance(
     group: int,
     *,
     seed: int = 0,
-    samples: int = SAMPLES,
+    samples: int | None = None,
 ) -> NDArray[np.float64]:
     """Return the covariance of the patches that a Conv sees, at random places.
 
@@ -49,7 +51,7 @@ def patch_covariance(
         dilations: Of the Conv.
         group: Of the Conv.
         seed: Of the places.
-        samples: How many places.
+        samples: How many places; by default `SAMPLES`, or `GROUPED_SAMPLES` with groups.
 
     Returns:
         (group, K, K) with K = C/group·kH·kW.
@@ -60,6 +62,7 @@ def patch_covariance(
     columns = (width + left + right - dilations[1] * (kernel[1] - 1) - 1) // strides[1] + 1
     generator = np.random.default_rng(seed)
     total = count * rows * columns
+    samples = (SAMPLES if group == 1 else GROUPED_SAMPLES) if samples is None else samples
     picked = generator.choice(total, min(total, samples), replace=False)
     image, place = np.divmod(picked, rows * columns)
     row, column = np.divmod(place, columns)
@@ -70,9 +73,10 @@ def patch_covariance(
             c = column * strides[1] + j * dilations[1] - left
             inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
             values = x[image, :, np.clip(r, 0, height - 1), np.clip(c, 0, width - 1)]
-            taps.append(np.where(inside[:, None], values, 0))
+            values[~inside] = 0
+            taps.append(values)
     # (samples, taps, C) to (group, samples, C/group·taps), channel by channel as the weights lie.
-    patches = np.stack(taps, 2).reshape(len(picked), group, -1).transpose(1, 0, 2).astype(np.float32)
+    patches = np.stack(taps, 2).reshape(len(picked), group, -1).transpose(1, 0, 2)
     return covariance(patches)
 
 

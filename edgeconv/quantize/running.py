@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeconv.quantize.images import ImageSource
 from edgeconv.quantize.prepare import PreparedModel
 from edgeconv.runtime.ort import OrtSession
 
@@ -63,11 +62,6 @@ class ModelRunner:
                 for name, value in results.items()
             }
         return results
-
-    def over(self, source: ImageSource, start: int = 0) -> Iterator[dict[str, Array]]:
-        """Run over all images from number `start` on."""
-        for images in source.batches(self.batch, start):
-            yield self.run(images)
 
 
 def output_groups(prepared: PreparedModel, tensors: Sequence[str], batch: int, image: int) -> list[list[str]]:

@@ -24,6 +24,7 @@ class Settings:
     method: Method = "minmax"
     percentile: float = PERCENTILE
     equalize: bool = True
+    relax_relu6: bool = False
     bias_correction: bool = True
     rounding: Rounding = "covariance"
     exclude: tuple[str, ...] = ()
@@ -50,6 +51,8 @@ def check_settings(*, method: str, rounding: str, exclude: Sequence[str] | None,
     target_named(settings.target)
     if not 50 < settings.percentile <= 100:
         raise InputError(f"the percentile must lie between 50 and 100, got {settings.percentile:g}.")
+    if settings.relax_relu6 and not settings.equalize:
+        raise InputError("--relax-relu6 is a part of --equalize.", "Drop --no-equalize.")
     if settings.batch < 1:
         raise InputError(f"--batch must be 1 or more, got {settings.batch}.")
     return settings

@@ -34,7 +34,6 @@ class Target:
         everywhere: Q/DQ at the inputs and the output of every operator that has an integer form. If not, only at the
             inputs of layers with weights, and where that lets an operator be fused with one.
         weighted: Operators with weights that are quantised.
-        why: The reasons, in a sentence.
     """
 
     name: str
@@ -43,10 +42,11 @@ class Target:
     bias: bool
     everywhere: bool
     weighted: frozenset[str]
-    why: str
 
 
 TARGETS: dict[str, Target] = {
+    # ONNX Runtime fuses an operator only if all of its inputs are dequantised and its output is quantised; its CPU
+    # kernels are fastest with unsigned activations and signed weights; OpenVINO takes the same file.
     "ort": Target(
         "ort",
         np.dtype(np.uint8),
@@ -54,9 +54,9 @@ TARGETS: dict[str, Target] = {
         bias=True,
         everywhere=True,
         weighted=WEIGHTED - {"ConvTranspose"},
-        why="ONNX Runtime fuses an operator only if all of its inputs are dequantised and its output is quantised; its "
-        "CPU kernels are fastest with unsigned activations and signed weights, and OpenVINO takes the same file",
     ),
+    # TensorRT takes signed 8 bits with zero-points of 0 only, fuses Conv, Clip, Add and Q itself, and wants no Q/DQ on
+    # biases, between Conv and activation, or on the branch of an Add that a Conv makes.
     "tensorrt": Target(
         "tensorrt",
         np.dtype(np.int8),
@@ -64,9 +64,9 @@ TARGETS: dict[str, Target] = {
         bias=False,
         everywhere=False,
         weighted=WEIGHTED,
-        why="TensorRT takes signed 8 bits with zero-points of 0 only, fuses Conv, Clip, Add and Q itself, and wants no "
-        "Q/DQ on biases, between Conv and activation, or on the branch of an Add that a Conv makes",
     ),
+    # Signed 8 bits with zero-points of 0 and float biases are what TensorRT, OpenVINO and ONNX Runtime all take:
+    # TensorRT's parser refuses an asymmetric or unsigned grid.
     "portable": Target(
         "portable",
         np.dtype(np.int8),
@@ -74,8 +74,6 @@ TARGETS: dict[str, Target] = {
         bias=False,
         everywhere=True,
         weighted=WEIGHTED - {"ConvTranspose"},
-        why="signed 8 bits with zero-points of 0 and float biases are what the parsers of TensorRT, OpenVINO and ONNX "
-        "Runtime all take; an asymmetric or unsigned grid is refused by TensorRT",
     ),
 }
 

@@ -1,11 +1,13 @@
-"""The latency of the float and the quantised file, in one interleaved run."""
+"""The latency of the float and the quantised network, in one interleaved run."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import onnx
 
 from edgeconv.errors import EdgeconvError
 from edgeconv.quantize.report import Latency
@@ -15,41 +17,37 @@ WARMUP = 0.3
 
 
 def measure_latency(
-    before: str | os.PathLike[str], after: Path, name: str, shape: Sequence[int], *, int8_io: bool
+    before: str | os.PathLike[str], others: Mapping[str, onnx.ModelProto], name: str, shape: Sequence[int]
 ) -> tuple[Latency | None, str]:
-    """Measure both files with ONNX Runtime on this machine's CPU.
+    """Measure networks with ONNX Runtime on this machine's CPU.
 
     Args:
         before: The float file.
-        after: The quantised file.
+        others: "int8", and "float16" if that is wanted.
         name: Of the input.
         shape: Of the input.
-        int8_io: Whether the quantised file takes 8-bit inputs.
 
     Returns:
         The figures, or None and why there are none.
     """
     from edgeconv.bench.api import benchmark
 
-    # The benchmark tells files apart by their names, and a temporary one's says nothing.
-    linked = after.with_name(f"{after.name}.onnx")
-    os.link(after, linked)
-    try:
-        report = benchmark(
-            [before, linked],
-            compare=True,
-            duration=DURATION,
-            warmup=WARMUP,
-            shapes={name: shape},
-            memory=False,
-            percentiles=(50,),
-        )
-    except EdgeconvError as error:
-        return None, f"latency was not measured: {error.message}"
-    finally:
-        with contextlib.suppress(OSError):
-            linked.unlink()
-    of = {os.path.abspath(variant.model.path): variant for variant in report.variants if variant.kind != "functions"}
-    first, second = of[os.path.abspath(before)], of[os.path.abspath(linked)]
-    times = (first.summary.median * 1e-6, second.summary.median * 1e-6)
-    return Latency(*times, times[1] / times[0], "ONNX Runtime on the CPU"), ""
+    with tempfile.TemporaryDirectory(prefix="edgeconv-quantize-") as directory:
+        files = {kind: Path(directory, f"{kind}.onnx") for kind in others}
+        for kind, model in others.items():
+            files[kind].write_bytes(model.SerializeToString())
+        try:
+            report = benchmark(
+                [before, *files.values()], compare=True, duration=DURATION, warmup=WARMUP, shapes={name: shape},
+                memory=False, percentiles=(50,),
+            )  # fmt: skip
+        except EdgeconvError as error:
+            return None, f"latency was not measured: {error.message}"
+    times = {
+        os.path.abspath(variant.model.path): variant.summary.median * 1e-6
+        for variant in report.variants
+        if variant.kind != "functions"
+    }
+    took = {kind: times[os.path.abspath(file)] for kind, file in files.items()}
+    float_ms = times[os.path.abspath(before)]
+    return Latency(float_ms, took["int8"], took["int8"] / float_ms, "ONNX Runtime on the CPU", took.get("float16")), ""

@@ -15,6 +15,7 @@ the weights': the report tells it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,11 @@ class FusionReport:
 
 
 def fuse_qlinear_manhattan(
-    model: onnx.ModelProto, *, regrid_weights: bool = False, with_function: bool = True
+    model: onnx.ModelProto,
+    *,
+    regrid_weights: bool = False,
+    only: Collection[str] | None = None,
+    with_function: bool = True,
 ) -> tuple[onnx.ModelProto, FusionReport]:
     """Rewrite the quantised Manhattan kervolutions of a QDQ model into the 8-bit operator.
 
@@ -94,6 +99,7 @@ def fuse_qlinear_manhattan(
         model: Is not changed. External data must be loaded.
         regrid_weights: Put weights that are on another grid than the activations', or on none, on it. That moves a
             weight by up to half a step of the activations. Otherwise such nodes are left.
+        only: Names of the nodes that may be rewritten; by default all.
         with_function: Write the operator's function body into the file, which every runtime without the op library
             needs. It takes a file of opset 18 or later.
 
@@ -109,7 +115,7 @@ def fuse_qlinear_manhattan(
     rewritten: list[FusedNode] = []
     left: list[LeftNode] = []
     for node in graph.nodes:
-        if _is_float_operator(node):
+        if _is_float_operator(node) and (only is None or node.name in only):
             try:
                 if with_function and opset < MIN_OPSET:
                     raise NotRewritten(f"the file has opset {opset}; the function body needs {MIN_OPSET}")

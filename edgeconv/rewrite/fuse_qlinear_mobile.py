@@ -135,16 +135,17 @@ def fuse_qlinear_mobile(
     rewritten = [_rewrite(graph, block) for block in blocks]
     if rewritten:  # a mean alone is not worth an operator
         rewritten += _rewrite_means(graph)
-        _lay_channels_last(graph)
-        _add_opset(result)
+        lay_channels_last(graph)
+        add_opset(result)
         if with_function:
-            functions = _functions()
+            functions = mobile_functions()
             for name in dict.fromkeys(each.operator for each in rewritten):
                 add_function(result, functions[name])
     return result, MobileFusionReport(tuple(rewritten), tuple(left))
 
 
-def _functions() -> dict[str, onnx.FunctionProto]:
+def mobile_functions() -> dict[str, onnx.FunctionProto]:
+    """Return the operators' function bodies by name, or say what is missing for them."""
     try:
         from edgeconv.ops.qlinear_mobile_function import FUNCTIONS
     except ModuleNotFoundError as error:
@@ -156,7 +157,8 @@ def _functions() -> dict[str, onnx.FunctionProto]:
     return FUNCTIONS
 
 
-def _add_opset(model: onnx.ModelProto) -> None:
+def add_opset(model: onnx.ModelProto) -> None:
+    """State the version of edgeconv's operators in a file that does not."""
     if not any(entry.domain == DOMAIN for entry in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
 
@@ -338,7 +340,8 @@ def _is_ours(node: onnx.NodeProto | None) -> bool:
     return node is not None and node.domain == DOMAIN and node.op_type in OPERATORS
 
 
-def _lay_channels_last(graph: Graph) -> None:
+def lay_channels_last(graph: Graph) -> None:
+    """Lay what lies between two operators of ours, and nobody else reads, out with channels last."""
     for node in graph.nodes:
         name = node.output[0]
         readers = graph.consumers(name)

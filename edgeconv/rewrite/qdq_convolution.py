@@ -79,32 +79,34 @@ def match_convolution(graph: Graph, node: onnx.NodeProto) -> QuantizedConvolutio
     """
     if attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
         raise NotRewritten("its padding is written as auto_pad")
-    source, x = _quantized_input(graph, node.input[0], "input")
-    weights, w_scale = _weights(graph, node)
+    source, x = quantized_input(graph, node.input[0], "input")
+    weights, w_scale = int8_weights(graph, node)
     window = {name: attribute(node, name, default) for name, default in WINDOW.items()}
     filters, depth = weights.shape[:2]
     if window["group"] != 1 and (depth != 1 or window["group"] != filters):
         raise NotRewritten(f"it has {window['group']} groups; the operator takes one, or as many as channels")
     between, quantize, limits = _quantizer(graph, node)
-    y = _byte_grid(graph, quantize, "output")
+    y = byte_grid(graph, quantize, "output")
     if x.zero_point.dtype != y.zero_point.dtype:
         raise NotRewritten(f"its input is {x.zero_point.dtype}, its output {y.zero_point.dtype}; they must be the same")
     bias, moved = _bias(graph, node, x, w_scale, filters)
-    _check_sums(weights, bias)
+    check_sums(weights, bias)
     return QuantizedConvolution(
         node, (node, *between, quantize), source, x, weights, w_scale, bias, moved,
         _needed_limits(limits, y), quantize.output[0], y,
     )  # fmt: skip
 
 
-def _quantized_input(graph: Graph, name: str, what: str) -> tuple[str, Quantization]:
+def quantized_input(graph: Graph, name: str, what: str) -> tuple[str, Quantization]:
+    """Return the integers that a value is dequantised from, and their grid; `what` is what messages call it."""
     node = graph.producer(name)
     if node is None or not is_standard(node, "DequantizeLinear"):
         raise NotRewritten(f"its {what} does not come from DequantizeLinear")
-    return node.input[0], _byte_grid(graph, node, what)
+    return node.input[0], byte_grid(graph, node, what)
 
 
-def _byte_grid(graph: Graph, node: onnx.NodeProto, what: str) -> Quantization:
+def byte_grid(graph: Graph, node: onnx.NodeProto, what: str) -> Quantization:
+    """Return the grid of a `QuantizeLinear` or `DequantizeLinear`: 8 bits, one scale for the tensor."""
     grid = read_quantization(graph, node)
     if not grid.per_tensor:
         raise NotRewritten(f"its {what} has a scale for each channel")
@@ -113,7 +115,8 @@ def _byte_grid(graph: Graph, node: onnx.NodeProto, what: str) -> Quantization:
     return grid
 
 
-def _weights(graph: Graph, node: onnx.NodeProto) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def int8_weights(graph: Graph, node: onnx.NodeProto) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return a layer's weights, (M, C/group, kH, kW), and their scale, a scalar or (M)."""
     dequantize = graph.producer(node.input[1])
     if dequantize is None or not is_standard(dequantize, "DequantizeLinear"):
         raise NotRewritten("its weights are not quantised constants")
@@ -134,17 +137,18 @@ def _quantizer(
     graph: Graph, node: onnx.NodeProto
 ) -> tuple[list[onnx.NodeProto], onnx.NodeProto, tuple[float, float] | None]:
     """Return the activation, the QuantizeLinear behind it, and the activation's limits."""
-    reader, between, limits = _only_reader(graph, node), [], None
+    reader, between, limits = only_reader(graph, node), [], None
     if is_standard(reader, "Clip") or is_standard(reader, "Relu"):
         limits = (0.0, np.inf) if reader.op_type == "Relu" else _clip_limits(graph, reader)
         between.append(reader)
-        reader = _only_reader(graph, reader)
+        reader = only_reader(graph, reader)
     if not is_standard(reader, "QuantizeLinear"):
         raise NotRewritten(f"its result goes to {reader.op_type}, not to QuantizeLinear")
     return between, reader, limits
 
 
-def _only_reader(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto:
+def only_reader(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto:
+    """Return the one node that reads a node's result, as its first input."""
     result = node.output[0]
     readers = graph.consumers(result)
     if result in graph.outputs:
@@ -207,7 +211,8 @@ def _bias(
     return rounded.astype(np.int32), float(np.abs(exact - rounded).max(initial=0))
 
 
-def _check_sums(weights: NDArray[np.int8], bias: NDArray[np.int32]) -> None:
+def check_sums(weights: NDArray[np.int8], bias: NDArray[np.int32]) -> None:
+    """Check that no sum of products may leave 32 bits, whatever the activations are."""
     largest = 255 * np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(1) + np.abs(bias.astype(np.int64))
     if (largest > 2**31 - 1).any():
         raise NotRewritten("its sums may not fit into 32 bits")

@@ -105,4 +105,5 @@ def kinds(model: onnx.ModelProto) -> list[str]:
 
 def sqnr(expected: Array, actual: Array) -> float:
     error = np.asarray(actual, np.float64) - expected
-    return float(10 * np.log10(np.sum(np.square(expected, dtype=np.float64)) / np.sum(error**2)))
+    noise = float(np.sum(error**2))
+    return float("inf") if noise == 0 else float(10 * np.log10(np.sum(np.square(expected, dtype=np.float64)) / noise))

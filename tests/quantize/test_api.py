@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 import edgeconv
 from edgeconv.errors import InputError, MissingDependencyError
 from edgeconv.quantize import api, pipeline
+from edgeconv.quantize import observe as observing
+from edgeconv.quantize.images import ImageArray
 from edgeconv.quantize.report import QuantizationReport
 
 from .models import SHAPE, image_batch, inverted_residuals, run, sqnr, write_pictures
@@ -228,6 +231,7 @@ def test_a_network_without_anything_to_quantise(place: Path, tmp_path: Path) -> 
         ({"rounding": "up"}, "unknown rounding 'up'"), ({"percentile": 20}, "percentile must lie"),
         ({"batch": 0}, "--batch"), ({"mean": [0.5]}, "--mean and --std are needed both"),
         ({"size": (10, 10)}, "--size 10x10 contradicts"),
+        ({"relax_relu6": True, "equalize": False}, "--relax-relu6 is a part of"),
     ],
 )  # fmt: skip
 def test_options_that_are_refused(options: dict[str, Any], text: str, place: Path, tmp_path: Path) -> None:
@@ -247,6 +251,31 @@ def test_a_failure_leaves_nothing(place: Path, tmp_path: Path, monkeypatch: pyte
         quantize(place, tmp_path / "out.onnx", latency=True)
     assert (tmp_path / "out.onnx").read_bytes() == b"as it was"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx"]
+
+
+def test_both_passes_over_the_images_go_on(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second pass is interrupted: the first is not done again."""
+    monkeypatch.setattr(observing, "_SAVE_SECONDS", 0.0)
+    whole = ImageArray.images
+    starts: list[int] = []
+
+    def interrupted(self: ImageArray, start: int = 0) -> Iterator[tuple[str, Any]]:
+        starts.append(start)
+        for index, image in enumerate(whole(self, start), start):
+            if len(starts) == 2 and index == 12:
+                raise KeyboardInterrupt
+            yield image
+
+    monkeypatch.setattr(ImageArray, "images", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(place, tmp_path / "out.onnx", batch=4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx.equalize.resume", "out.onnx.resume"]
+    report = quantize(place, tmp_path / "out.onnx", batch=4)
+    assert starts[:4] == [0, 0, 24, 12]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx"]
+    monkeypatch.undo()
+    again = quantize(place, tmp_path / "again.onnx", batch=4)
+    assert report.agreement == again.agreement
 
 
 def test_learned_rounding_says_what_it_needs(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

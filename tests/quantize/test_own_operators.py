@@ -36,7 +36,9 @@ class Mixed(nn.Module):
         return middle.mean((2, 3))
 
 
-@pytest.mark.parametrize(("kernel", "target"), [("manhattan", "ort"), ("manhattan", "tensorrt"), ("gaussian", "ort")])
+@pytest.mark.parametrize(
+    ("kernel", "target"), [("manhattan", "ort"), ("manhattan", "tensorrt"), ("gaussian", "ort"), ("chebyshev", "ort")]
+)
 def test_kervolutions(kernel: str, target: str, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     edgeconv.to_onnx(Mixed(kernel), torch.zeros(2, 3, 20, 26), path, metadata=HALF, verify=False, input_names=["x"])
@@ -57,7 +59,12 @@ def test_kervolutions(kernel: str, target: str, tmp_path: Path) -> None:
         assert report.left == {}
         assert any("put on the grid of their inputs" in warning for warning in report.warnings)
         return
-    operator = "ManhattanKervolution" if kernel == "manhattan" else "GaussianKervolution"
+    if kernel == "gaussian":
+        assert "QLinearGaussianKervolution" in kinds(written)
+        assert "GaussianKervolution" not in kinds(written)
+        assert report.left == {}
+        return
+    operator = "ManhattanKervolution" if kernel == "manhattan" else "ChebyshevKervolution"
     assert operator in kinds(written)
     (reason,) = report.left.values()
     assert reason == (
@@ -65,6 +72,20 @@ def test_kervolutions(kernel: str, target: str, tmp_path: Path) -> None:
         if kernel == "manhattan"
         else f"edgeconv::{operator} has no 8-bit form"
     )
+
+
+@pytest.mark.parametrize("kernel", ["manhattan", "gaussian"])
+def test_excluded_kervolutions_stay_in_float(kernel: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    edgeconv.to_onnx(Mixed(kernel), torch.zeros(2, 3, 20, 26), path, metadata=HALF, verify=False, input_names=["x"])
+    np.save(tmp_path / "calib.npy", image_batch(12))
+    report = edgeconv.quantize_model(
+        path, tmp_path / "calib.npy", output=tmp_path / "out.onnx", exclude=["[Kk]erv"], latency=False
+    )
+    written = kinds(onnx.load(tmp_path / "out.onnx"))
+    assert f"{kernel.capitalize()}Kervolution" in written
+    assert not [kind for kind in written if kind.startswith("QLinear")]
+    assert list(report.left.values()) == ["--exclude"] or "exclude" in " ".join(report.left.values())
 
 
 def test_a_checkpoint_in_one_step(tmp_path: Path) -> None:

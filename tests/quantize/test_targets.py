@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import edgeconv
+from edgeconv.runtime.engine_build import build_engine
 
 from .models import image_batch, inverted_residuals, run, sqnr
 
 HERE = platform.machine() == "x86_64"
 needs_x86 = pytest.mark.skipif(not HERE, reason="TensorRT-RTX and OpenVINO have wheels for x86-64 only")
 
-ENGINE = """
-import sys
-import tensorrt_rtx_bindings as trt
-
-logger = trt.Logger(trt.Logger.ERROR)
-builder = trt.Builder(logger)
-network = builder.create_network(0)
-parser = trt.OnnxParser(network, logger)
-if not parser.parse_from_file(sys.argv[1]):
-    sys.exit("; ".join(str(parser.get_error(i)) for i in range(parser.num_errors)))
-config = builder.create_builder_config()
-config.num_compute_capabilities = 1
-config.set_compute_capability(trt.ComputeCapability.SM89, 0)
-engine = builder.build_serialized_network(network, config)
-print(-1 if engine is None else engine.nbytes)
-"""
-
 
 def engine_size(path: Path) -> int:
-    """Bytes of the engine that TensorRT-RTX builds, in a process of its own: its aborts cannot be caught."""
-    done = subprocess.run([sys.executable, "-c", ENGINE, str(path)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
+    """Bytes of the engine that TensorRT-RTX builds for three generations of GPUs."""
+    report = build_engine(
+        path, provider="tensorrt-rtx", compute_capabilities=("8.6", "8.9", "12.0"), output=path.with_suffix(".engine")
+    )
+    return report.bytes
 
 
 def fixed(model: onnx.ModelProto, batch: int = 1) -> onnx.ModelProto:
@@ -65,28 +49,71 @@ def test_tensorrt_builds_it(target: str, tmp_path: Path) -> None:
     assert engine_size(written(tmp_path, target)) > 1000
 
 
-@needs_x86
-def test_tensorrt_builds_mobilenet_v2(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MobileNetV2, narrow and small, for TensorRT."""
     import torch
 
     from edgeconv.models.registry import create
 
+    directory = tmp_path_factory.mktemp("mobilenet")
     torch.manual_seed(0)
     network = create("mobilenet_v2", num_classes=10, width=0.35).eval()
-    edgeconv.to_onnx(network, torch.randn(1, 3, 64, 64), tmp_path / "net.onnx", dynamic=False, verify=False)
-    np.save(tmp_path / "calib.npy", image_batch(4, shape=(3, 64, 64)))
+    edgeconv.to_onnx(network, torch.randn(1, 3, 64, 64), directory / "net.onnx", dynamic=False, verify=False)
+    np.save(directory / "calib.npy", image_batch(4, shape=(3, 64, 64)))
     report = edgeconv.quantize_model(
-        tmp_path / "net.onnx", tmp_path / "calib.npy", output=tmp_path / "out.onnx", target="tensorrt", latency=False,
-        rounding="nearest", bias_correction=False, equalize=False,
+        directory / "net.onnx", directory / "calib.npy", output=directory / "out.onnx", target="tensorrt",
+        latency=False, rounding="nearest", bias_correction=False, equalize=False,
     )  # fmt: skip
     assert report.quantized["layers"] == 53
     assert report.left == {}
-    model = onnx.load(tmp_path / "out.onnx")
+    return directory / "out.onnx"
+
+
+def test_the_tensorrt_graph_of_mobilenet_v2(mobilenet: Path) -> None:
+    """Every layer, the first and the last included, has pairs where TensorRT wants them, and none elsewhere."""
+    model = onnx.load(mobilenet)
     makers = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        if node.op_type == "Clip":
-            assert makers[node.input[0]].op_type == "Conv"
-    assert engine_size(tmp_path / "out.onnx") > 10_000
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    def made_by(name: str) -> str:
+        return makers[name].op_type if name in makers else ""
+
+    def read_by(node: onnx.NodeProto) -> list[str]:
+        return [each.op_type for each in readers.get(node.output[0], [])]
+
+    counts = {"Conv": 52, "Gemm": 1, "Clip": 35, "Add": 10}
+    found = [node for node in model.graph.node if node.op_type in counts]
+    assert {kind: sum(node.op_type == kind for node in found) for kind in counts} == counts
+    for node in found:
+        operands = [made_by(name) for name in node.input]
+        if node.op_type in ("Conv", "Gemm"):
+            assert operands[:2] == ["DequantizeLinear", "DequantizeLinear"], node.name
+            assert all(constants[bias].dtype == np.float32 for bias in node.input[2:])
+            weights = makers[node.input[1]]
+            assert constants[weights.input[0]].dtype == np.int8
+            assert constants[weights.input[1]].shape == (len(constants[weights.input[0]]),)
+            # A projection's result goes into the Add as it is: TensorRT adds the other branch to its accumulator.
+            assert read_by(node) in (["Clip"], ["QuantizeLinear"], ["Add"], []), node.name
+        elif node.op_type == "Clip":
+            assert operands[0] in ("Conv", "Gemm")
+            assert read_by(node) == ["QuantizeLinear"]
+        else:
+            assert sorted(operands) == ["Conv", "DequantizeLinear"]
+            assert read_by(node) == ["QuantizeLinear"]
+    for node in (node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")):
+        zero_point = constants[node.input[2]]
+        assert zero_point.dtype == np.int8
+        assert not zero_point.any()
+
+
+@needs_x86
+def test_tensorrt_builds_mobilenet_v2(mobilenet: Path) -> None:
+    assert engine_size(mobilenet) > 100_000
 
 
 @needs_x86
