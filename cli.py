@@ -668,10 +668,7 @@ def scale(
 ) -> None:
     """Scale depth, width and resolution together (EfficientNet), and measure what fits a budget. Nothing is trained."""
     from edgeconv.scaling.grid import parse_grid, parse_latency, parse_macs
-    from edgeconv.scaling.plot import plot_scaling, require_matplotlib
 
-    if output is not None:
-        require_matplotlib(output)
     with show_progress(err) as tick:
         report = edgeconv.scale_architecture(
             arch,
@@ -684,10 +681,9 @@ def scale(
             phi_steps=steps,
             limit=limit,
             seed=seed,
+            output=output,
             progress=tick,
         )
-    if output is not None:
-        plot_scaling(report, output)
     _show(report, as_json)
 
 

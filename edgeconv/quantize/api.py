@@ -19,6 +19,7 @@ from edgeconv.bench.inputs import INPUT_SHAPE_KEY
 from edgeconv.bench.model_file import ModelFile, read_model_file
 from edgeconv.errors import InputError
 from edgeconv.files import atomic_output
+from edgeconv.pictures import require_matplotlib
 from edgeconv.quantize.compare import Agreement, compare_outputs
 from edgeconv.quantize.half import half_precision
 from edgeconv.quantize.images import ImageSource, InputSpec, LabelledImages, open_images
@@ -28,7 +29,7 @@ from edgeconv.quantize.layer_report import report_layers
 from edgeconv.quantize.normalization import read_normalization
 from edgeconv.quantize.own_operators import fuse_own_operators
 from edgeconv.quantize.pipeline import Progress, Result, run_pipeline, sample_images
-from edgeconv.quantize.plot import plot_ranges, require_matplotlib
+from edgeconv.quantize.plot import plot_ranges
 from edgeconv.quantize.prepare import prepare_model
 from edgeconv.quantize.quantized_graph import write_graph
 from edgeconv.quantize.report import QuantizationReport
@@ -119,7 +120,7 @@ def quantize_model(
         bias_correction=bias_correction, rounding=rounding, exclude=exclude, int8_io=int8_io, batch=batch,
     )  # fmt: skip
     if plot is not None:
-        require_matplotlib(plot)
+        require_matplotlib("--plot", plot)
     tell: Progress = progress or (lambda _what, _done: None)
     goal = Path(output) if output is not None else Path(model).with_suffix(".int8.onnx")
     with _float_file(model, architecture, config, trust_pickle, tell) as file:

@@ -10,28 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeconv.errors import InputError, MissingDependencyError
 from edgeconv.files import atomic_output
 from edgeconv.quantize.pipeline import Result
-
-FORMATS = (".png", ".svg", ".pdf")
-
-
-def require_matplotlib(path: str | os.PathLike[str]) -> None:
-    """Check that a picture can be written, before the work is done.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        InputError: The kind of file is not known.
-    """
-    if not os.fspath(path).endswith(FORMATS):
-        raise InputError(f"--plot {os.fspath(path)} is not one of {', '.join(FORMATS)}.")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "--plot needs matplotlib, which is not installed.", "pip install 'edgeconv[plot]'"
-        ) from error
 
 
 def plot_ranges(result: Result, path: str | os.PathLike[str]) -> None:

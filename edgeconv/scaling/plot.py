@@ -4,28 +4,8 @@ from __future__ import annotations
 
 import os
 
-from edgeconv.errors import InputError, MissingDependencyError
 from edgeconv.files import atomic_output
 from edgeconv.scaling.report import ScalingReport
-
-FORMATS = (".png", ".svg", ".pdf")
-
-
-def require_matplotlib(path: str | os.PathLike[str]) -> None:
-    """Check that a picture can be written, before the work is done.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        InputError: The kind of file is not known.
-    """
-    if not os.fspath(path).endswith(FORMATS):
-        raise InputError(f"--output {os.fspath(path)} is not one of {', '.join(FORMATS)}.")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "--output needs matplotlib, which is not installed.", "pip install 'edgeconv[plot]'"
-        ) from error
 
 
 def plot_scaling(report: ScalingReport, path: str | os.PathLike[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ from edgeconv.errors import InputError
 from edgeconv.export.pipeline import to_onnx
 from edgeconv.inspection import inspect_model
 from edgeconv.models.registry import create, model_info, resolve_config
+from edgeconv.pictures import require_matplotlib
 from edgeconv.scaling.axes import Axes, find_axes
 from edgeconv.scaling.grid import Coefficients, coefficients, steps
+from edgeconv.scaling.plot import plot_scaling
 from edgeconv.scaling.report import Candidate, ScalingReport
 
 Progress = Callable[[str, float], None]
@@ -43,6 +46,7 @@ def scale_architecture(
     phi_steps: int = PHI_STEPS,
     limit: int = LIMIT,
     seed: int = 0,
+    output: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> ScalingReport:
     """Scale an architecture by the rule of EfficientNet, and measure what comes of it: `edgeconv models scale`.
@@ -62,12 +66,15 @@ def scale_architecture(
         limit: Most candidates that are measured, besides the architecture as it is; the rest are left out evenly over
             their MACs.
         seed: Of weights, inputs and order of turns.
+        output: Picture of the candidates: .png, .svg or .pdf.
         progress: Called with what happens, and the done share of it.
 
     Raises:
         InputError: No such architecture or key, it scales nothing, or nothing is within the budget.
-        MissingDependencyError: The provider's runtime is missing.
+        MissingDependencyError: The provider's runtime is missing, or matplotlib.
     """
+    if output is not None:
+        require_matplotlib("--output", output)
     if limit < 1 or phi_steps < 1:
         raise InputError(f"--limit and --steps must be at least 1; got {limit} and {phi_steps}.")
     say: Progress = progress or (lambda _what, _done: None)
@@ -83,10 +90,13 @@ def scale_architecture(
     chosen = thin_out(within, limit)
     with tempfile.TemporaryDirectory(prefix="edgeconv_scale_") as folder:
         measured, environment, warnings = _measure(axes, chosen, Path(folder), provider, threads, seed, say)
-    return ScalingReport(
+    report = ScalingReport(
         architecture, tuple(axes.names), base, budget_macs, budget_latency, provider, tuple(measured),
         len(found) - len(within), len(within) - len(chosen), axes.info.config, environment, warnings,
     )  # fmt: skip
+    if output is not None:
+        plot_scaling(report, output)
+    return report
 
 
 def count_macs(axes: Axes, depth: float, width: float, resolution: float) -> int:

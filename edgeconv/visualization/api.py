@@ -13,13 +13,14 @@ from torch import nn
 
 from edgeconv.checkpoint import Checkpoint, load_checkpoint
 from edgeconv.errors import InputError
+from edgeconv.pictures import require_matplotlib
 from edgeconv.quantize.images import InputSpec
 from edgeconv.quantize.normalization import read_normalization
 from edgeconv.visualization.image_set import ImageSet
 from edgeconv.visualization.onnx_file import export_projection, real_images
 from edgeconv.visualization.operations import OPERATION_NAMES
 from edgeconv.visualization.patches import project_patches
-from edgeconv.visualization.picture import draw_features, draw_filters, require_matplotlib
+from edgeconv.visualization.picture import draw_features, draw_filters
 from edgeconv.visualization.project import check_feature
 from edgeconv.visualization.report import FeatureReport, PatchReport, VisualizationReport
 from edgeconv.visualization.search import Progress, Search, search_images

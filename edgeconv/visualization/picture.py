@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeconv.errors import InputError, MissingDependencyError
+from edgeconv.errors import InputError
 from edgeconv.files import atomic_output
 from edgeconv.visualization.window import Box, Pair
 
 Image = NDArray[np.float32]
 """(H, W, 3), from 0 to 1."""
 
-FORMATS = (".png", ".svg", ".pdf")
 _BORDER = np.array([0.36, 0.52, 0.75], np.float32)
 """Between tiles, and beyond an image's borders: a colour that is neither the pictures' white nor the middle grey."""
 _BLOCK_INCHES = (3.4, 9.0)
@@ -41,25 +40,6 @@ class Patch:
     reconstruction: NDArray[Any]
     box: Box
     field: Box
-
-
-def require_matplotlib(option: str, path: str | os.PathLike[str]) -> None:
-    """Check that a picture can be written, before the work is done.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        InputError: The kind of file is not known.
-    """
-    if not os.fspath(path).lower().endswith(FORMATS):
-        raise InputError(
-            f"{option} {os.fspath(path)} is not a picture.", f"Give a name that ends in one of {', '.join(FORMATS)}."
-        )
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{option} needs matplotlib, which is not installed.", "pip install 'edgeconv[plot]'"
-        ) from error
 
 
 def draw_features(features: Sequence[tuple[str, Sequence[Patch]]], size: Pair, path: str | os.PathLike[str]) -> None:

@@ -116,7 +116,7 @@ def test_latency_and_plot(place: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert report.verdict().startswith("INT8 ")
     assert (tmp_path / "ranges.png").read_bytes()[1:4] == b"PNG"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx", "ranges.png"]
-    with pytest.raises(InputError, match=r"--plot .* is not one of"):
+    with pytest.raises(InputError, match=r"--plot .* is not a picture"):
         quantize(place, tmp_path / "out.onnx", plot=tmp_path / "ranges.xyz")
 
 

@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from edgeconv.errors import InputError
+from edgeconv.pictures import require_matplotlib
 from edgeconv.scaling.grid import Coefficients
-from edgeconv.scaling.plot import plot_scaling, require_matplotlib
+from edgeconv.scaling.plot import plot_scaling
 from edgeconv.scaling.report import Candidate, ScalingReport, pareto_front
 from edgeconv.scaling.search import scale_architecture, thin_out
 
@@ -87,5 +88,5 @@ def test_refusals() -> None:
         scale_architecture("resnet20", budget_macs=10)
     with pytest.raises(InputError, match="must be at least 1"):
         scale_architecture("resnet20", budget_macs=1e9, limit=0)
-    with pytest.raises(InputError, match="is not one of"):
-        require_matplotlib("front.txt")
+    with pytest.raises(InputError, match="is not a picture"):
+        require_matplotlib("--output", "front.txt")
