@@ -239,6 +239,7 @@ def _compare(
         min(agreements) if agreements else None,
         all(error.passed for error in errors),
         "" if all(np.isfinite(want).any() or not want.size for want in expected) else NOT_FINITE,
+        min((error.rms for error in errors if error.rms is not None), default=None),
     )
 
 

@@ -18,12 +18,13 @@ from edgeconv.ops.kervolution import describe_precisions
 
 @dataclass(frozen=True)
 class Errors:
-    """Differences of one output: largest and mean absolute one, number of elements, and the verdict."""
+    """Differences of one output: largest and mean absolute one, elements, verdict, rms of PyTorch's output."""
 
     maximum: float
     mean: float
     count: int
     passed: bool
+    rms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,12 @@ class Tolerance:
             difference = np.where(same, 0.0, np.abs(want - got))
         difference = np.where(np.isnan(difference), np.inf, difference)
         finite = want[np.isfinite(want)]
-        bound = self.atol + self.rtol * (float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0)
+        rms = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+        bound = self.atol + self.rtol * rms
         if np.asarray(actual).dtype in (np.uint8, np.int8):
             bound = max(bound, self.steps)
         largest = float(difference.max())
-        return Errors(largest, float(difference.mean()), want.size, largest <= bound and finite.size > 0)
+        return Errors(largest, float(difference.mean()), want.size, largest <= bound and finite.size > 0, rms)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Comparison:
         agreement: Share of samples whose class (argmax) is PyTorch's, for outputs of shape (N, classes).
         passed: Whether every element is within the tolerance.
         note: Why it failed, if not by the size of the error.
+        rms: The least root mean square of PyTorch's outputs.
     """
 
     runtime: str
@@ -85,6 +88,7 @@ class Comparison:
     agreement: float | None
     passed: bool
     note: str = ""
+    rms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,17 @@ class ParityReport:
         """Whether every comparison passed."""
         return all(comparison.passed for comparison in self.comparisons)
 
+    def warnings(self) -> list[str]:
+        """What weakens the verdict, one sentence each."""
+        found = [comparison.rms for comparison in self.comparisons if comparison.rms is not None]
+        if not found or min(found) >= self.tolerance.atol:
+            return []
+        return [
+            f"PyTorch's output is so small (rms {min(found):.1e}) that the absolute tolerance of "
+            f"{self.tolerance.atol:g} lets anything pass: this proves nothing. Give inputs of the network's own kind "
+            "(--inputs), or a smaller --atol."
+        ]
+
     def verdict(self) -> str:
         """One sentence: the largest error, and where the first difference arises if there is one."""
         worst = max(self.comparisons, key=lambda comparison: comparison.max_error)
@@ -140,7 +155,7 @@ class ParityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
-        return {"passed": self.passed, "verdict": self.verdict(), **asdict(self)}
+        return {"passed": self.passed, "verdict": self.verdict(), "warnings": self.warnings(), **asdict(self)}
 
     def render(self, console: Console) -> None:
         """Print the table."""
@@ -173,4 +188,6 @@ class ParityReport:
         if self.tolerance.steps:
             limit += f", or {self.tolerance.steps} step of an 8-bit output"
         console.print(self.verdict(), style=None if self.passed else "bold red", soft_wrap=True)
+        for warning in self.warnings():
+            console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
         console.print(f"[dim]An element passes within {limit}. ORT: ONNX Runtime.[/]")

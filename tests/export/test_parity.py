@@ -151,3 +151,14 @@ def test_a_convolution_too_large_for_the_reference_evaluator(dilation: int, tmp_
     why = report.parity.not_run.get("ONNX reference")
     assert (why is None) == (dilation == 1)
     assert why is None or why == "it would hold 7 GiB for the convolution Conv"
+
+
+@pytest.mark.parametrize(("scale", "warned"), [(1e-3, False), (1e-9, True)])
+def test_an_output_below_the_absolute_tolerance_is_warned_about(scale: float, warned: bool, tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(5 * 6 * 7, 4, bias=False))
+    with torch.no_grad():
+        network[2].weight.mul_(scale)
+    report = edgeconv.to_onnx(network.eval(), torch.randn(2, 3, 8, 9), tmp_path / "net.onnx")
+    assert report.parity is not None
+    assert report.parity.passed
+    assert any("lets anything pass" in warning for warning in report.parity.to_dict()["warnings"]) == warned
