@@ -23,7 +23,7 @@ from edgeconv.export.report import Tolerance
 from edgeconv.export.verification import TOLERANCES
 from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES
 from edgeconv.ops.qlinear_manhattan import OPERATOR
-from edgeconv.ops.registry import OPERATORS, onnx_functions
+from edgeconv.ops.registry import LAYER_OPERATORS, OPERATORS, onnx_functions
 
 Array = np.ndarray[Any, Any]
 
@@ -141,6 +141,7 @@ def test_every_operator_has_its_function_and_its_torch_operator() -> None:
     assert onnx_functions().keys() == OPERATORS.keys()
     for name, operator in OPERATORS.items():
         assert list(onnx_functions()[name].input) == list(operator.inputs)
+    for name in LAYER_OPERATORS:
         assert getattr(torch.ops.edgeconv, name)
 
 

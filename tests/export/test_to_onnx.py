@@ -278,9 +278,9 @@ def test_a_checkpoint_keeps_the_precision_with_the_architectures_configuration(
     def build(kernel: str, precision: Any) -> nn.Module:
         return nn.Sequential(Kerv2d(1, 3, 3, kernel=kernel, precision=precision), nn.Flatten())
 
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))  # which is as before, afterwards
     settings = {"kernel": "euclidean", "precision": "float32"}
-    entry = (registry.ModelInfo("precise", "One layer", "none", (1, 5, 6), settings), build)
-    monkeypatch.setitem(registry._REGISTRY, "precise", entry)
+    registry.register("precise", description="One layer", paper="none", input_shape=(1, 5, 6), config=settings)(build)
     exported = {}
     for name, config in (("before", {"kernel": "euclidean"}), ("after", {"precision": "bf16x3"})):
         path = tmp_path / f"{name}.pt"
