@@ -136,10 +136,10 @@ def compare_runtimes(
                 if not comparison.passed and divergence is None:
                     say("Looking for the first layer that differs")
                     divergence = _first_divergence(model, load, reference, trial, tolerance)
-        except (NotImplementedError, RuntimeError, TypeError) as error:
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             if name != REFERENCE:
                 raise
-            # The evaluator lacks some standard operators; that is its limit, not a property of the file.
+            # The evaluator lacks some standard operators, and pools no window of NaN alone: its limits, not the file's.
             not_run[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
     if not comparisons:
         raise EdgeconvError(

@@ -73,6 +73,16 @@ def test_a_network_that_gives_nan_does_not_pass(tmp_path: Path) -> None:
         edgeconv.to_onnx(network, IMAGE, tmp_path / "small.onnx")
 
 
+def test_pooling_of_nothing_but_nan_is_no_traceback(tmp_path: Path) -> None:
+    """The reference evaluator's MaxPool raises where a window has no number."""
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.MaxPool2d(3, 1, 1)).eval()
+    with torch.no_grad():
+        network[0].bias.fill_(float("nan"))
+    with pytest.raises(ParityError, match="no finite value"):
+        edgeconv.to_onnx(network, IMAGE, tmp_path / "nan.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupt_leaves_no_file(tmp_path: Path) -> None:
     def interrupt(text: str) -> None:
         if text.startswith("ONNX reference"):
