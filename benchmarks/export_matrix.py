@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import datetime
 import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from matrix_cells import LAYERS, SIZES, Cell, cells, versions
-from matrix_run import Limits, run_cell
-from matrix_table import failures, markdown, write_page
+from matrix_run import Limits, Stages, run_cell
+from matrix_table import failures, markdown, read_page, write_page
 from program import choose, results_path, stamp
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -44,6 +47,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, help="Time limit of a stage (export, or one runtime).")] = 900,
     memory: Annotated[float, typer.Option(min=0.1, help="Memory limit of a stage, in GiB.")] = 8,
     threads: Annotated[int, typer.Option(min=1, help="Threads of PyTorch and the runtimes.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; each then takes longer.")] = 1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run what is kept again, too.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run what failed again, too.")] = False,
     page_only: Annotated[bool, typer.Option("--page-only", help="Run nothing; write the page.")] = False,
@@ -60,6 +64,7 @@ def main(
         digests = {cell.key: cell.digest() for cell in every}
         environment = stamp(threads)
         path = results or results_path("export_matrix", environment)
+        read_page(page)
         kept: dict[str, Any] = read_cells(path)
         head = {"environment": environment.to_dict(), "packages": versions()}
         todo = [
@@ -69,11 +74,12 @@ def main(
         ]  # fmt: skip
         with _progress(console) as bar:
             task = bar.add_task("", total=len(todo), what="")
-            for cell in todo:
-                limits = Limits(seconds, round(memory * 1024), threads)
-                stages = run_cell(cell, limits, lambda stage, cell=cell: bar.update(task, what=f"{cell.key}: {stage}"))  # type: ignore[misc]
+            limits = Limits(seconds, round(memory * 1024), threads)
+            for cell, stages in run_cells(todo, limits, jobs, lambda what: bar.update(task, what=what)):
                 date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-                kept[cell.key] = {"digest": digests[cell.key], "date": date, "threads": threads, "stages": stages}
+                kept[cell.key] = {
+                    "digest": digests[cell.key], "date": date, "threads": threads, "jobs": jobs, "stages": stages,
+                }  # fmt: skip
                 for stage, reason in failures(kept[cell.key]).items():
                     bar.console.print(f"[red]{cell.key}[/] {stage}: {reason}", highlight=False, soft_wrap=True)
                 write_cells(path, head, kept, every)
@@ -93,6 +99,26 @@ def main(
     console.print(f"{len(found)} of {len(chosen)} chosen cells run, {len(failed)} with a failure: {page}")
     if failed:
         raise typer.Exit(1)
+
+
+def run_cells(
+    todo: Sequence[Cell], limits: Limits, jobs: int, tell: Callable[[str], object]
+) -> Iterator[tuple[Cell, Stages]]:
+    """Run cells, `jobs` at a time, and yield each with its stages as it ends; an interrupt ends what is running."""
+    interrupted = threading.Event()
+
+    def run(cell: Cell) -> Stages:
+        return run_cell(cell, limits, lambda stage: tell(f"{cell.key}: {stage}"), interrupted.is_set)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            cell_of = {pool.submit(run, cell): cell for cell in todo}
+            for future in as_completed(cell_of):
+                yield cell_of[future], future.result()
+        except BaseException:
+            interrupted.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def read_cells(path: Path) -> dict[str, Any]:

@@ -35,9 +35,6 @@ NORMALIZED = {"googlenet": True, "lenet5": True, "vgg13": True, "vgg16": True, "
 """Architectures whose form without batch normalisation has no scale to hold a distance's values within float32; with
 layers other than plain ones they are built with it (`batch_norm`)."""
 
-WHERE = {("deeplabv3_resnet50", "euclidean"): "first", ("deeplabv3_resnet50", "manhattan"): "first"}
-"""Which layers are replaced, if not all: in wide dilated windows an untrained distance is that of the padding."""
-
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tensorrt_rtx_cu13_libs")
 """What a cell's result depends on besides edgeconv."""
 
@@ -120,8 +117,6 @@ def _cell(info: ModelInfo, layer: str, size: str) -> Cell:
         config["kernel"] = layer
     if layer in OPERATOR_OF_KERNEL and info.name in NORMALIZED:
         config["batch_norm"] = True
-    if where := WHERE.get((info.name, layer)):
-        config["where"] = where
     return Cell(info.name, layer, size, config, shape)
 
 

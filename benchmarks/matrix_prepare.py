@@ -9,12 +9,18 @@ outputs have in common (a distance's |x|²) then cannot cut off all of its chann
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeconv.errors import InputError
+from edgeconv.models.registry import create
 from edgeconv.nn import Kerv2d
 from edgeconv.nn.whitening import Whitening
 
@@ -30,11 +36,81 @@ DISTANCES = {"euclidean": 10.0, "manhattan": 3.0}
 PLAIN = (nn.Conv2d, nn.Linear)
 """Layers that are fitted, too, in networks without batch normalisation."""
 
+STRENGTHS = {
+    "polynomial": (1.0, 0.3),
+    "gaussian": (1.0, 0.5, 0.25),
+    "sigmoid": (1.0, 0.5, 0.25),
+    "euclidean": (1.0, 0.6, 1.5),
+    "manhattan": (1.0, 0.7, 1.5),
+}
+"""Factors on a kernel's figures above (a gaussian's is on gamma), to be tried in this order."""
+
+WHERE = ("all", "3x3", "first")
+"""Which layers become kervolutions: the first of these with which an untrained network is not chaotic."""
+
+SMALL_NOISE, LARGE_NOISE = 16, 4
+"""Samples that networks are prepared on, of at most `SMALL_PIXELS` and of more pixels."""
+SMALL_PIXELS = 64 * 72
+
+COMPARED = 3
+"""Samples whose outputs are compared."""
+
+LEAST_SPREAD = 2e-3
+"""Outputs that differ less from sample to sample are no proof: the tolerance is a thousandth of their rms."""
+
+MOST_ROUNDING = 1e-4
+"""Nor are outputs of which float32 loses a larger part of their rms: a tenth of the tolerance."""
+
+LEAST_VARIANCE = 0.3
+"""What a channel is taken to vary by at least, in shares of its layer's mean variance."""
+
 WHITENING_MOMENTUM = 0.5
 """Share of the noise in the running statistics; the rest is the identity they begin with."""
 
 
-def prepare(model: nn.Module, noise: Tensor, seed: int = 0) -> nn.Module:
+def build(
+    architecture: str, config: Mapping[str, Any], shape: Sequence[int]
+) -> tuple[nn.Module, Tensor, dict[str, Any]]:
+    """Build an untrained network whose outputs on noise can tell right from wrong.
+
+    Args:
+        architecture: As the registry names it.
+        config: What it is built with, besides its defaults.
+        shape: C, H, W of its input.
+
+    Returns:
+        The network, in evaluation mode; the noise, (N, C, H, W), of which the first `COMPARED` samples are to be
+        compared; how it came about: "where" and "strength" of kervolutions, "spread" and "rounding".
+
+    Raises:
+        RuntimeError: None of the ways that are tried gives one.
+    """
+    kernel = config.get("kernel")
+    places = WHERE if kernel else ("",)
+    tried = []
+    for where, strength in itertools.product(places, STRENGTHS.get(str(kernel), (1.0,))):
+        torch.manual_seed(0)
+        noise = torch.randn(SMALL_NOISE if shape[1] * shape[2] <= SMALL_PIXELS else LARGE_NOISE, *shape)
+        try:
+            model = create(architecture, **config, **({"where": where} if where else {}))
+        except InputError:
+            if where != "3x3":  # which a network need not have
+                raise
+            continue
+        prepare(model, noise, strength)
+        outputs = outputs_of(model, noise[:COMPARED])
+        varied, lost = spread(outputs), rounding(model, noise[:COMPARED], outputs)
+        if varied >= LEAST_SPREAD and lost <= MOST_ROUNDING:
+            how = {"where": where, "strength": strength} if kernel else {}
+            return model, noise, {**how, "spread": float(f"{varied:.1e}"), "rounding": float(f"{lost:.1e}")}
+        tried.append(f"{varied:.0e} and {lost:.0e} ({where} {strength:g})")
+    raise RuntimeError(
+        "PyTorch's output proves nothing: what it varies by from sample to sample, and what float32 loses of it, in "
+        f"shares of its rms: {', '.join(tried)}"
+    )
+
+
+def prepare(model: nn.Module, noise: Tensor, strength: float = 1.0, seed: int = 0) -> nn.Module:
     """Set kernels' scales and running statistics by one pass over noise.
 
     What the network computes on other noise may be far out of the range of this one's: an untrained deep network of
@@ -43,6 +119,7 @@ def prepare(model: nn.Module, noise: Tensor, seed: int = 0) -> nn.Module:
     Args:
         model: Freshly initialised.
         noise: (N, C, H, W).
+        strength: One of its kernel's `STRENGTHS`.
         seed: Of the random signs and offsets.
 
     Returns:
@@ -56,16 +133,23 @@ def prepare(model: nn.Module, noise: Tensor, seed: int = 0) -> nn.Module:
                 sign = torch.randint(0, 2, module.weight.shape, generator=generator) * 2.0 - 1
                 module.weight.copy_(sign * torch.empty_like(module.weight).uniform_(0.5, 1.5, generator=generator))
                 module.bias.uniform_(*OFFSETS, generator=generator)
-    statistics = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | Whitening)]
-    before = [module.momentum for module in statistics]
-    for module in statistics:
+    whitenings = [module for module in model.modules() if isinstance(module, Whitening)]
+    normalizations = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    before = [module.momentum for module in whitenings]
+    for module in whitenings:
         module.train()
-        module.momentum = WHITENING_MOMENTUM if isinstance(module, Whitening) else 1.0
-    kinds = (Kerv2d,) if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in statistics) else (Kerv2d, *PLAIN)
+        module.momentum = WHITENING_MOMENTUM
+    kinds = (Kerv2d,) if normalizations else (Kerv2d, *PLAIN)
     handles = [
-        m.register_forward_pre_hook(lambda layer, inputs: _fit(layer, inputs[0], generator))
-        for m in model.modules()
-        if type(m) in kinds
+        *(
+            module.register_forward_pre_hook(lambda layer, inputs: _normalize(layer, inputs[0]))
+            for module in normalizations
+        ),
+        *(
+            module.register_forward_pre_hook(lambda layer, inputs: _fit(layer, inputs[0], strength, generator))
+            for module in model.modules()
+            if type(module) in kinds
+        ),
     ]
     try:
         with torch.no_grad():
@@ -73,12 +157,27 @@ def prepare(model: nn.Module, noise: Tensor, seed: int = 0) -> nn.Module:
     finally:
         for handle in handles:
             handle.remove()
-        for module, momentum in zip(statistics, before, strict=True):
-            module.momentum = momentum  # type: ignore[assignment]
+        for module, momentum in zip(whitenings, before, strict=True):
+            module.momentum = momentum
     return model.eval()
 
 
-def _fit(layer: nn.Module, x: Tensor, generator: torch.Generator) -> None:
+def _normalize(layer: nn.Module, x: Tensor) -> None:
+    """Set the running statistics to those of the inputs.
+
+    A channel that hardly varies (a maximum that the padding decides) is not made as loud as the others: that would
+    multiply its rounding, layer by layer.
+    """
+    assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    channels = x.movedim(1, 0).flatten(1)
+    variance = channels.var(1)
+    layer.running_mean.copy_(channels.mean(1))
+    layer.running_var.copy_(variance.clamp_min(LEAST_VARIANCE * float(variance.mean())))
+
+
+def _fit(layer: nn.Module, x: Tensor, strength: float, generator: torch.Generator) -> None:
     """Set a layer's scale by its inputs, and its bias (where it has one) so that the channels' means are near 0."""
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     kernel = getattr(layer, "kernel", "linear")
@@ -87,13 +186,13 @@ def _fit(layer: nn.Module, x: Tensor, generator: torch.Generator) -> None:
     if kernel in DEVIATIONS or kernel in DISTANCES:  # a mean that all inputs share, or none in the padding, ends here
         layer.weight.sub_(layer.weight.flatten(1).mean(1).reshape(-1, *[1] * (layer.weight.dim() - 1)))
     if kernel in DEVIATIONS:
-        layer.weight.mul_(DEVIATIONS[kernel] / max(float(_inner(x, layer).std()), 1e-12))
+        layer.weight.mul_(strength * DEVIATIONS[kernel] / max(float(_inner(x, layer).std()), 1e-12))
     elif kernel in DISTANCES:
         rms = [max(float(values.square().mean().sqrt()), 1e-12) for values in (x, layer.weight)]
-        layer.weight.mul_(DISTANCES[kernel] * rms[0] / rms[1])
+        layer.weight.mul_(strength * DISTANCES[kernel] * rms[0] / rms[1])
     elif kernel == "gaussian":
         assert isinstance(layer, Kerv2d)
-        layer.gamma.fill_(1 / max(float(_squared_distance(x, layer).mean()), 1e-12))  # type: ignore[operator]
+        layer.gamma.fill_(strength / max(float(_squared_distance(x, layer).mean()), 1e-12))  # type: ignore[operator]
     if layer.bias is not None:
         channels = layer.forward(x).movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1)
         offsets = torch.empty_like(layer.bias).uniform_(*OFFSETS, generator=generator)
@@ -114,6 +213,12 @@ def _squared_distance(x: Tensor, layer: Kerv2d) -> Tensor:
     return norms + layer.weight.square().sum((1, 2, 3))[:, None, None] - 2 * _inner(x, layer)
 
 
+def outputs_of(model: nn.Module, x: Tensor) -> list[Tensor]:
+    """What a network computes, as a list."""
+    with torch.inference_mode():
+        return list(torch.utils._pytree.tree_leaves(model(x)))
+
+
 def spread(outputs: list[Tensor]) -> float:
     """How much a network's outputs differ from sample to sample, relative to their rms; 0 if they are not finite."""
     shares = []
@@ -125,10 +230,10 @@ def spread(outputs: list[Tensor]) -> float:
 
 
 def rounding(model: nn.Module, x: Tensor, outputs: list[Tensor]) -> float:
-    """How much the outputs change, relative to their rms, where the inputs change in their last digit."""
-    with torch.inference_mode():
-        changed = torch.utils._pytree.tree_leaves(model(x * (1 + torch.finfo(x.dtype).eps)))
+    """How far the outputs are from those in float64, relative to their rms."""
+    exact = outputs_of(copy.deepcopy(model).double(), x.double())
     shares = [
-        float((new - old).abs().max() / old.square().mean().sqrt()) for new, old in zip(changed, outputs, strict=True)
+        float((found - want).abs().max() / want.square().mean().sqrt())
+        for found, want in zip(outputs, exact, strict=True)
     ]
-    return max(shares, default=0.0)
+    return max((share if math.isfinite(share) else math.inf for share in shares), default=0.0)

@@ -20,6 +20,9 @@ from matrix_stages import EXPORT, OPENING, REFERENCE
 
 PROGRAM = Path(__file__).with_name("matrix_stages.py")
 PASSED, FAILED, LEFT_OUT = "passed", "failed", "not asked for"
+Stages = dict[str, dict[str, Any]]
+"""Stage -> what came of it."""
+
 _POLL = 0.1
 _REASON = 300
 
@@ -44,31 +47,45 @@ def stages_of(cell: Cell) -> tuple[str, ...]:
     return tuple(stage for stage in (EXPORT, *OPENING) if stage != REFERENCE or cell.size == SMALL)
 
 
-def run_cell(cell: Cell, limits: Limits, tell: Callable[[str], None] = lambda _: None) -> dict[str, dict[str, Any]]:
+def run_cell(
+    cell: Cell,
+    limits: Limits,
+    tell: Callable[[str], None] = lambda _: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Stages:
     """Run every stage of a cell; without the export's file nothing else is tried.
 
     Returns:
         Stage -> its status, seconds, peak memory (MiB), figures, and the reason where it failed.
+
+    Raises:
+        KeyboardInterrupt: `interrupted` said so.
     """
-    outcomes: dict[str, dict[str, Any]] = {}
+    outcomes: Stages = {}
     with tempfile.TemporaryDirectory(prefix="export_matrix_") as name:
         folder = Path(name)
         (folder / "cell.json").write_text(json.dumps(cell.to_dict()), encoding="utf-8")
         for stage in stages_of(cell):
             tell(stage)
-            outcomes[stage] = run_stage([sys.executable, str(PROGRAM), stage], folder, limits)
+            outcomes[stage] = run_stage([sys.executable, str(PROGRAM), stage], folder, limits, interrupted)
             if stage == EXPORT and outcomes[stage]["status"] != PASSED:
                 break
     return outcomes
 
 
-def run_stage(command: Sequence[str], folder: Path, limits: Limits) -> dict[str, Any]:
+def run_stage(
+    command: Sequence[str], folder: Path, limits: Limits, interrupted: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
     """Run one stage in a process of its own, and end it where it exceeds a limit.
 
     Args:
         command: Is given the folder and the number of threads.
         folder: Where the stage leaves `result.json` or `error.txt`.
         limits: What it may take.
+        interrupted: Asked while it runs, whether to end it.
+
+    Raises:
+        KeyboardInterrupt: `interrupted` said so.
     """
     for left in ("result.json", "error.txt"):
         (folder / left).unlink(missing_ok=True)
@@ -84,6 +101,8 @@ def run_stage(command: Sequence[str], folder: Path, limits: Limits) -> dict[str,
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
+            if interrupted():
+                raise KeyboardInterrupt
             if not reason and time.monotonic() - start > limits.seconds:
                 reason = f"more than {limits.seconds:g} s"
             elif not reason and _held_mib(process.pid) > limits.memory_mib:

@@ -28,52 +28,31 @@ OPENING = (NATIVE, FUNCTIONS, REFERENCE, OPENVINO, TENSORRT)
 """What opens the file that was exported; all but TensorRT-RTX run it, too, and are compared with PyTorch."""
 
 COMPUTE_CAPABILITY = "8.9"
-SMALL_NOISE, LARGE_NOISE = 16, 4
-"""Samples that networks are prepared on, of at most `SMALL_PIXELS` and of more pixels."""
-SMALL_PIXELS = 64 * 72
-
-LEAST_SPREAD = 2e-3
-"""Outputs that differ less from sample to sample are no proof: the tolerance is a thousandth of their rms."""
-
-MOST_ROUNDING = 5e-4
-"""Nor are outputs that change by more of their rms with the last digit of the inputs."""
-
 MODEL, INLINED, TRIALS = "model.onnx", "inlined.onnx", "trials.npz"
 
 
 def export(folder: Path, threads: int) -> dict[str, Any]:
     """Build the network, export it in both forms, and keep what PyTorch computes on noise (batches of 1 and 3)."""
     import torch
-    from matrix_prepare import prepare, rounding, spread
+    from matrix_prepare import COMPARED, build, outputs_of
 
     import edgeconv
     from edgeconv.inspection.api import inspect_model
-    from edgeconv.models.registry import create
 
     torch.set_num_threads(threads)
-    torch.manual_seed(0)
     cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
     shape = cell["input_shape"]
-    noise = torch.randn(SMALL_NOISE if shape[1] * shape[2] <= SMALL_PIXELS else LARGE_NOISE, *shape)
-    model = prepare(create(cell["architecture"], **cell["config"]), noise)
+    model, noise, how = build(cell["architecture"], cell["config"], shape)
     start = time.perf_counter()
     report = edgeconv.to_onnx(model, torch.zeros(2, *shape), folder / MODEL, verify=False)
     seconds = time.perf_counter() - start
     peak = _peak()
     _inline(folder)
     name, arrays = next(iter(report.inputs)), {}
-    for batch in (3, 1):
-        x = noise[:batch]
-        with torch.inference_mode():
-            outputs = torch.utils._pytree.tree_leaves(model(x))
-        if batch > 1:
-            found, sensitive = spread(outputs), rounding(model, x, outputs)
-        arrays[f"{batch}/in/{name}"] = x.numpy()
+    for batch in (COMPARED, 1):
+        arrays[f"{batch}/in/{name}"] = noise[:batch].numpy()
+        outputs = outputs_of(model, noise[:batch])
         arrays.update({f"{batch}/out/{index}": output.numpy() for index, output in enumerate(outputs)})
-    if found < LEAST_SPREAD:
-        raise RuntimeError(f"PyTorch's output proves nothing: over samples it varies by {found:.1e} of its rms")
-    if not sensitive < MOST_ROUNDING:
-        raise RuntimeError(f"PyTorch's output proves nothing: the input's last digit changes it by {sensitive:.1e}")
     np.savez(folder / TRIALS, **arrays)
     costs = inspect_model(folder / MODEL, shapes={name: (1, *shape)})
     return {
@@ -83,8 +62,7 @@ def export(folder: Path, threads: int) -> dict[str, Any]:
         "parameters": costs.parameters,
         "macs": costs.macs,
         "opset": report.opset,
-        "spread": float(f"{found:.1e}"),
-        "rounding": float(f"{sensitive:.1e}"),
+        **how,
     }
 
 

@@ -67,17 +67,26 @@ def markdown(every: Sequence[Cell], results: Results, digests: Mapping[str, str]
     return "\n".join([*lines, *_table(header, [_cost(cell, run) for cell in every if cell.layers == LAYERS[0]])])
 
 
-def write_page(page: Path, generated: str) -> None:
-    """Put the generated part between the page's markers.
+def read_page(page: Path) -> tuple[str, str]:
+    """What stands before and after the page's generated part.
 
     Raises:
-        InputError: The page has no markers.
+        InputError: There is no such page, or it has no markers.
     """
-    text = page.read_text(encoding="utf-8")
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{page} cannot be read: {error.strerror}.", "Name the page that has the table.") from error
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):
         raise InputError(f"{page} has no lines {BEGIN} and {END}.", "Put them where the table is to stand.")
+    return head, tail
+
+
+def write_page(page: Path, generated: str) -> None:
+    """Put the generated part between the page's markers; errors as of `read_page`."""
+    head, tail = read_page(page)
     write_text(page, f"{head}{BEGIN}\n\n{generated}\n\n{END}{tail}")
 
 
@@ -95,7 +104,9 @@ def _mark(cell: Cell | None, run: Results, earlier: Sequence[str], notes: Mappin
         return NOT_RUN
     found = failures(run[cell.key])
     mark = ", ".join(f"{stage} ({notes[stage, reason]})" for stage, reason in found.items())
-    return (f"✗ {mark}" if found else WHOLE) + (EARLIER if cell.key in earlier else "")
+    where = run[cell.key]["stages"].get(EXPORT, {}).get("where", "all")
+    kind = "" if where == "all" else f" ({where})"
+    return (f"✗ {mark}" if found else WHOLE) + kind + (EARLIER if cell.key in earlier else "")
 
 
 def _cost(cell: Cell, run: Results) -> list[str]:

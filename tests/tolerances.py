@@ -24,6 +24,9 @@ TF32_RTOL = 5e-3
 """Of outputs whose float32 factors may be rounded to TF32's 11 bits: 3e-4 of x·w in root mean square, the largest of
 many, and what the kernel makes of it (the degree of the polynomial above all)."""
 
+DISTANCE_SHARE = 3e-4
+"""Of what x adds to ‖x - w‖² in float32, where ‖w‖² is a few hundred times as much."""
+
 BF16X3_PRODUCT_RTOL = 3e-5
 """Of x·w itself in bf16x3."""
 

@@ -100,7 +100,9 @@ def _distance_term(x, w, scale, group: int, strides: Sequence[int], pads: Sequen
         op.Concat(groups, op.Constant(value_ints=[1]), op.Shape(w, start=2, end=4), axis=0),
     )
     energy = op.Conv(energy, ones, group=group, strides=strides, pads=pads, dilations=dilations)
-    norm = op.Mul(op.ReduceSumSquare(w, op.Constant(value_ints=[1, 2, 3]), keepdims=0), op.Reshape(scale, flat))
+    # In two steps: ONNX Runtime squares and adds thousands of terms one by one, and x·w is far smaller than their sum.
+    norm = op.ReduceSumSquare(w, op.Constant(value_ints=[2, 3]), keepdims=0)
+    norm = op.Mul(op.ReduceSum(norm, op.Constant(value_ints=[1]), keepdims=0), op.Reshape(scale, flat))
     cross = _dot(
         x, w, op.Mul(scale, op.Constant(value_float=-2.0)), norm,
         group=group, strides=strides, pads=pads, dilations=dilations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ import pytest
 import torch
 from export_matrix import read_cells, write_cells
 from matrix_cells import LAYERS, PAPER, PLAIN, SIZES, SMALL, Cell, cells
-from matrix_prepare import prepare, rounding, spread
+from matrix_prepare import COMPARED, LEAST_SPREAD, MOST_ROUNDING, build, rounding, spread
 from matrix_run import FAILED, PASSED, Limits, run_cell, run_stage, stages_of
 from matrix_stages import EXPORT, FUNCTIONS, NATIVE, OPENVINO, REFERENCE, TENSORRT
 from matrix_table import BEGIN, END, markdown, write_page
 from typer.testing import CliRunner
 
 from edgeconv.errors import InputError
-from edgeconv.models.registry import create, list_models
+from edgeconv.models.registry import list_models
 from edgeconv.nn import Kerv2d
 
 LIMITS = Limits(120, 8000)
@@ -65,17 +66,47 @@ def test_digest_depends_on_code_and_configuration_alone(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("kernel", [layer for layer in LAYERS if layer not in (PLAIN, "deconvolution")])
 def test_prepared_networks_tell_right_from_wrong(kernel: str) -> None:
     """Without preparation most of these are constant or not finite; then no comparison could fail."""
-    torch.manual_seed(0)
-    noise = torch.randn(16, 3, 16, 20)
-    model = prepare(create("resnet20", kernel=kernel), noise)
+    model, noise, how = build("resnet20", {"kernel": kernel}, (3, 16, 20))
+    assert how["where"] == "all"
+    assert not model.training
+    x = noise[:COMPARED]
     with torch.no_grad():
-        outputs = [model(noise[:3])]
-        assert spread(outputs) > 2e-3
-        assert rounding(model, noise[:3], outputs) < 5e-4
+        output = model(x)
+        assert spread([output]) >= LEAST_SPREAD
+        assert rounding(model, x, [output]) <= MOST_ROUNDING
         layer = next(module for module in model.modules() if isinstance(module, Kerv2d))
         layer.weight.mul_(1.01)
-        change = (model(noise[:3]) - outputs[0]).abs().max() / outputs[0].square().mean().sqrt()
+        change = (model(x) - output).abs().max() / output.square().mean().sqrt()
         assert not change < 1e-3  # infinite, too
+
+
+def test_fewer_layers_are_replaced_where_all_prove_nothing() -> None:
+    """Depthwise layers of maxima are chaotic; the first layer alone is not, and only it is replaced."""
+    model, noise, how = build("mobilenet_v2", {"kernel": "chebyshev", "width": 0.5}, (3, 64, 72))
+    assert how["where"] != "all"
+    replaced = [module for module in model.modules() if isinstance(module, Kerv2d)]
+    assert replaced
+    assert all(layer.kernel_size == (3, 3) for layer in replaced)
+    with torch.no_grad():
+        assert rounding(model, noise[:COMPARED], [model(noise[:COMPARED])]) <= MOST_ROUNDING
+
+
+def test_a_network_that_proves_nothing_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matrix_prepare.MOST_ROUNDING", 0.0)
+    with pytest.raises(RuntimeError, match=r"proves nothing: .*\(all 1\).*\(all 0.3\).*\(3x3 1\).*\(first 0.3\)"):
+        build("resnet20", {"kernel": "polynomial"}, (3, 16, 20))
+    with pytest.raises(RuntimeError, match=r"proves nothing: [^,]*,[^,]*,[^,]*$"):
+        build("resnet20", {}, (3, 16, 20))
+
+
+def test_float64_is_what_rounding_is_measured_against() -> None:
+    model = torch.nn.Linear(4, 2).eval()
+    x = torch.randn(5, 4)
+    with torch.no_grad():
+        output = model(x)
+    assert rounding(model, x, [output * 1.5]) > 0.4
+    assert rounding(model, x, [output]) < 1e-6
+    assert rounding(model, x, [output * float("nan")]) == float("inf")
 
 
 def test_spread_of_outputs_that_prove_nothing() -> None:
@@ -115,6 +146,26 @@ def test_a_stage_that_fails_says_why(code: str, limits: Limits, reason: str, tmp
     assert (outcome["status"], outcome["reason"]) == (FAILED, reason)
 
 
+def test_an_interrupt_ends_the_stage_that_runs(tmp_path: Path) -> None:
+    asked = iter([False, False, True])
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(script(tmp_path, "import time; time.sleep(60)"), tmp_path, LIMITS, lambda: next(asked))
+
+
+def test_cells_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2, timeout=30)  # breaks unless two are there at a time
+
+    def fake(each: Cell, *_: Any) -> dict[str, Any]:
+        both.wait()
+        return {"of": {"key": each.key}}
+
+    monkeypatch.setattr(export_matrix, "run_cell", fake)
+    todo = [cell(layers=layer) for layer in LAYERS[:4]]
+    done = list(export_matrix.run_cells(todo, LIMITS, 2, lambda _: None))
+    assert {each.key for each, _ in done} == {each.key for each in todo}
+    assert all(stages["of"]["key"] == each.key for each, stages in done)
+
+
 def test_a_failed_export_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Cell("lenet5", PLAIN, SMALL, {"pool": "none"}, (1, 28, 28))
     outcomes = run_cell(broken, LIMITS)
@@ -122,11 +173,12 @@ def test_a_failed_export_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot be built" in outcomes[EXPORT]["reason"]
 
 
-def outcome(**failed: str) -> dict[str, Any]:
+def outcome(where: str = "all", **failed: str) -> dict[str, Any]:
     stages: dict[str, Any] = {
         EXPORT: {"status": PASSED, "parameters": 269_722, "macs": 4_1000_000, "export_s": 6.2, "export_peak_mib": 512},
         FUNCTIONS: {"status": PASSED, "run_s": 0.0123},
     }
+    stages[EXPORT]["where"] = where
     for stage, reason in failed.items():
         stages[stage] = {"status": FAILED, "reason": reason}
     return {"digest": "now", "stages": stages}
@@ -139,13 +191,14 @@ def test_table_tells_passed_failed_earlier_and_not_run() -> None:
         "resnet20/plain/small": outcome(),
         "resnet20/gaussian/small": outcome(OpenVINO="no such operator"),
         "resnet20/manhattan/small": {**outcome(), "digest": "before"},
+        "resnet20/chebyshev/small": outcome("first"),
         "gone/plain/small": outcome(),
     }
     text = markdown(every, results, digests)
-    assert f"{len(every)} cells: 2 passed, 1 with a failure, {len(every) - 3} not run." in text
+    assert f"{len(every)} cells: 3 passed, 1 with a failure, {len(every) - 4} not run." in text
     row = next(line for line in text.splitlines() if line.startswith("| `resnet20` | small 32x32"))
     assert row.split(" | ")[2:] == [
-        "✓", "not run", "✗ OpenVINO (1)", "not run", "not run", "✓°", "not run", "not run |",
+        "✓", "not run", "✗ OpenVINO (1)", "not run", "not run", "✓°", "✓ (first)", "not run |",
     ]  # fmt: skip
     assert "1. OpenVINO: no such operator" in text
     assert "| `resnet20` | 32x32 | 0.27 M | 41 M | 6.2 s | 512 MiB | 12.3 ms |" in text
@@ -160,6 +213,8 @@ def test_page_is_changed_between_its_markers_alone(tmp_path: Path) -> None:
     page.write_text("no markers", encoding="utf-8")
     with pytest.raises(InputError, match="has no lines"):
         write_page(page, "new")
+    with pytest.raises(InputError, match="cannot be read"):
+        write_page(tmp_path / "none.md", "new")
     assert BEGIN in export_matrix.PAGE.read_text(encoding="utf-8")
 
 
@@ -177,7 +232,7 @@ def test_results_file(tmp_path: Path) -> None:
 def test_program_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def fake(each: Cell, limits: Limits, tell: Any) -> dict[str, Any]:
+    def fake(each: Cell, limits: Limits, tell: Any, interrupted: Any) -> dict[str, Any]:
         ran.append(each.key)
         reason = {} if each.layers == PLAIN else {"OpenVINO": "reason"}
         found: dict[str, Any] = outcome(**reason)["stages"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from kervolution_cases import Case, cases
+from kervolution_cases import Case, Window, cases
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_shapes
 from oracles import kervolution as oracle
-from tolerances import assert_close
+from tolerances import DISTANCE_SHARE, assert_close
 
 from edgeconv.ops.kervolution import (
     DOMAIN,
@@ -121,6 +122,27 @@ def test_every_backend_agrees_with_the_float64_loop(case: Case) -> None:
         actual = run(case, x)
         assert actual.dtype == np.dtype(case.dtype), name
         assert_close(actual, expected, case.dtype, name)
+
+
+@dataclass(frozen=True)
+class DistantFilters(Case):
+    """Filters ten times as long as the patches: of a squared distance, all but a thousandth is ‖w‖²."""
+
+    def tensors(self) -> tuple[Array, Array, Array | None, dict[str, NDArray[np.float32]]]:
+        """As of a case, with other weights."""
+        x, weights, bias, parameters = super().tensors()
+        return x, weights * np.float32(10 * np.sqrt(weights[0].size)), bias, parameters
+
+
+def test_distances_of_long_filters_keep_what_the_input_adds() -> None:
+    """‖w‖² is a sum of thousands of squares, in which a runtime must not lose what x·w is."""
+    case = DistantFilters("euclidean", Window("distant", 1, 512, (5, 6), 9, (3, 3)), False, False, "float32")
+    x, weights, _, _ = case.tensors()
+    expected = oracle(x, weights, None, kernel="euclidean", degree=0, **case.attributes)
+    norms = np.square(weights, dtype=np.float64).sum((1, 2, 3))[:, None, None]
+    for name, run in BACKENDS.items():
+        lost = np.abs(run(case, x) - expected).max() / (expected + norms).std()
+        assert lost < DISTANCE_SHARE, name
 
 
 def test_the_configurations_are_many_and_differ() -> None:
