@@ -5,6 +5,8 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
+# Processes that run the tests.
+JOBS   ?= 2
 # Where pip finds PyTorch's CPU build, if not on the configured index: TORCH_INDEX=URL (see README).
 TORCH_INDEX ?=
 EXTRAS := export,cpu,plot,test
@@ -21,7 +23,7 @@ demo: $(STAMP)
 	$(BIN)/edgeconv bench build/demo/resnet_kerv.onnx --provider cpu --compare --output build/demo/bench.json
 
 test: $(STAMP) lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 test-gpu: $(STAMP)
 	EDGECONV_CUDA_LIBRARY="$$($(BIN)/python -c 'import edgeconv; print(edgeconv.op_library())')" \

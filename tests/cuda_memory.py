@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,12 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import builds
 import numpy as np
 import numpy.typing as npt
+from builds import ROOT, TESTS
 
 Array = npt.NDArray[Any]
-ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / "build" / "tests" / "simt"
+BUILD = TESTS / "simt"
 ALIGNMENT = 256
 """Of device memory."""
 
@@ -159,17 +159,8 @@ def simt_library(sanitize: str = "") -> str:
     """
     if not sanitize and (found := os.environ.get("EDGECONV_SIMT_LIBRARY")):
         return found
-    build = BUILD / (sanitize or "plain")
-    cmake = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
-    assert cmake, "cmake is not installed: pip install cmake"
     options = ["-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DEDGECONV_SIMT=ON", f"-DEDGECONV_SANITIZE={sanitize}"]
-    for command in (
-        [cmake, "-S", str(ROOT / "custom_ops"), "-B", str(build), *options],
-        [cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1)],
-    ):
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stdout + result.stderr
-    return str(build / "libedgeconv_ort.so")
+    return str(builds.build(ROOT / "custom_ops", BUILD / (sanitize or "plain"), *options) / "libedgeconv_ort.so")
 
 
 @lru_cache

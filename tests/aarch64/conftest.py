@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builds import ROOT, TESTS, build, fetched, output, run
 
 from edgeconv.runtime.op_library import FILE_NAME
 
 from .jobs import Array, Job
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build" / "tests" / "aarch64"
+BUILD = TESTS / "aarch64"
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
-# ONNX Runtime starts, loads and ends once for so many models; each takes some milliseconds, or a second if it is lost.
-TIMEOUT = 300
-
-
-def call(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command and keep what it prints."""
-    return subprocess.run(
-        [str(part) for part in command], env={**os.environ, **environment}, capture_output=True, text=True,
-        timeout=TIMEOUT, check=False,
-    )  # fmt: skip
-
-
-def output(*command: str | Path, **environment: str) -> str:
-    """Standard output of a command that must succeed."""
-    result = call(*command, **environment)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def cmake() -> str:
-    """CMake, that of the environment before that of the system."""
-    program = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
-    assert program, "cmake is not installed: pip install cmake"
-    return program
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +40,7 @@ def library(tools: None) -> Path:
         "-DEDGECONV_CUDA=OFF",
         *headers[:1],
     ]
-    output(cmake(), "-S", ROOT / "custom_ops", "-B", BUILD, *options)
-    output(cmake(), "--build", BUILD, "--parallel", "2")
-    return BUILD / FILE_NAME
+    return build(ROOT / "custom_ops", BUILD, *options) / FILE_NAME
 
 
 @dataclass(frozen=True)
@@ -108,7 +79,7 @@ class Machine:
             "QEMU_SET_ENV": f"LD_LIBRARY_PATH={self.directory / 'lib'}",
             "EDGECONV_CPU_ISA": isa,
         }
-        result = call(EMULATOR, "-cpu", cpu, *arguments, **environment)
+        result = run(EMULATOR, "-cpu", cpu, *arguments, **environment)
         lines = result.stdout.splitlines()
         chosen = lines.pop(0).removeprefix("isa ") if native and lines else ""
         assert result.returncode in (0, 1), f"status {result.returncode}: {result.stdout[-500:]}{result.stderr}"
@@ -126,8 +97,7 @@ class Machine:
 @pytest.fixture(scope="session")
 def machine(library: Path) -> Machine:
     """The emulator, the runner and ONNX Runtime for aarch64, made under build/."""
-    script = ROOT / "scripts" / "aarch64_env.sh"
-    directory = Path(output(script, ROOT / "build" / "aarch64", PYTHON=sys.executable).strip())
+    directory = fetched("aarch64_env.sh", "aarch64")
     cache = (BUILD / "CMakeCache.txt").read_text().splitlines()
     headers = next(line.split("=", 1)[1] for line in cache if line.startswith("EDGECONV_ORT_INCLUDE_DIR:"))
     runner = BUILD / "runner"

@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from builds import ROOT, cmake, output, run
 
-from .conftest import BUILD, ROOT, call, cmake, output
+from .conftest import BUILD
 
 SCRIPT = ROOT / "scripts" / "aarch64_env.sh"
 DOT_PRODUCT = r"\b[us]dot\b"
@@ -78,7 +79,7 @@ def test_no_cross_compiler_is_one_sentence(tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "make").symlink_to(shutil.which("make") or "make")
-    result = call(
+    result = run(
         cmake(), "-S", ROOT / "custom_ops", "-B", tmp_path / "build", "-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake",
         "-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF", PATH=str(tools),
     )  # fmt: skip
@@ -115,7 +116,7 @@ def test_missing_part_of_the_environment_is_one_sentence(tmp_path: Path, present
 
 def test_unknown_release_leaves_nothing(tools: None, tmp_path: Path) -> None:
     environment = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "ONNXRUNTIME_VERSION": "1.2.3"}
-    result = call(SCRIPT, tmp_path / "made", **{**os.environ, **environment})
+    result = run(SCRIPT, tmp_path / "made", **{**os.environ, **environment})
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "pip could not download onnxruntime 1.2.3 for aarch64. Check the network and pip's index" in result.stderr

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from builds import ROOT
+
 from edgeconv.runtime.op_library import FILE_NAME, op_library
 
-from .conftest import ROOT, cmake
+from .conftest import cmake
 
 AVX512 = r"%zmm|%xmm(1[6-9]|2\d|3[01])|%k[0-7]"
 VNNI = r"vpdp(bu|ws)sds?\b"

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from .conftest import ROOT
+from builds import ROOT, fetched
 
 ARCHITECTURES = ("87", "90", "110")
 """Jetson Orin; H100 and H200; Jetson Thor."""
@@ -31,9 +30,7 @@ def cuda_build(build: Callable[..., Path]) -> Path:
         return installed
     home = os.environ.get("CUDA_HOME")
     if home is None and shutil.which("nvcc") is None:
-        script = ROOT / "scripts" / "cuda_toolkit.sh"
-        home = subprocess.run([script, ROOT / "build" / "cuda"], capture_output=True, text=True, check=True).stdout
-        os.environ["CUDA_HOME"] = home.strip()
+        os.environ["CUDA_HOME"] = str(fetched("cuda_toolkit.sh", "cuda"))
     return build("cuda", "-DEDGECONV_CUDA=ON", "-DCMAKE_BUILD_TYPE=Release")
 
 

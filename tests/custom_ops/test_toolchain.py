@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builds import ROOT, fetched
 
-from .conftest import ROOT, cmake
+from .conftest import cmake
 
 CUDA, TENSORRT = ROOT / "scripts" / "cuda_toolkit.sh", ROOT / "scripts" / "tensorrt_headers.sh"
 Configure = Callable[..., tuple[int, str]]
@@ -58,9 +59,7 @@ def run(script: Path, *arguments: object, **environment: str) -> subprocess.Comp
 @pytest.fixture(scope="module")
 def toolkit() -> Path:
     """nvcc and CUDA's headers, fetched once."""
-    result = run(CUDA, ROOT / "build" / "cuda")
-    assert result.returncode == 0, result.stderr
-    return Path(result.stdout.strip())
+    return fetched("cuda_toolkit.sh", "cuda")
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from builds import ALONE, ROOT, output
 
 from edgeconv.runtime.op_library import op_library
 
-ROOT = Path(__file__).resolve().parents[2]
 # 1.18.1 was built for numpy 1, which has no wheels for Python 3.13.
 OLD = ["1.18.1"] if sys.version_info < (3, 13) else []
 
@@ -18,13 +18,11 @@ OLD = ["1.18.1"] if sys.version_info < (3, 13) else []
 def installed(version: str) -> Path:
     """ONNX Runtime `version` in build/onnxruntime-<version>, downloaded once."""
     directory = ROOT / "build" / f"onnxruntime-{version}-py{sys.version_info.major}{sys.version_info.minor}"
-    if not (directory / "onnxruntime").is_dir():
-        extra = ["numpy<2"] if version in OLD else []
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(directory)]
-        result = subprocess.run(
-            [*command, f"onnxruntime=={version}", *extra], capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, result.stderr
+    with ALONE:
+        if not (directory / "onnxruntime").is_dir():
+            extra = ["numpy<2"] if version in OLD else []
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", directory]
+            output(*command, f"onnxruntime=={version}", *extra)
     return directory
 
 

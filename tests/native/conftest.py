@@ -5,37 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from builds import TESTS, build, fetched, run
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = Path(__file__).with_name("simt")
-BUILD = ROOT / "build" / "tests" / "simt"
 VARIANTS = ("cases", "cases_races", "cases_address", "cases_ucontext")
 SEEDS = (0, 1, 2, 3)
 """Orders of threads: as they are numbered, and three others."""
-TIMEOUT = 600
-
-
-def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command and keep what it prints."""
-    return subprocess.run(
-        [str(part) for part in command], env={**os.environ, **environment}, capture_output=True, text=True,
-        timeout=TIMEOUT, check=False,
-    )  # fmt: skip
-
-
-def output(*command: str | Path, **environment: str) -> str:
-    """Standard output of a command that must succeed."""
-    result = run(*command, **environment)
-    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-    return result.stdout
 
 
 class Cases:
@@ -83,18 +64,13 @@ def cuda_home() -> Path:
         tops = [Path(line.split("=", 1)[1].strip()) for line in lines if line.startswith("#$ TOP=")]
         if tops and (tops[0] / "include" / "cuda_runtime.h").exists():
             return tops[0].resolve()
-    script = ROOT / "scripts" / "cuda_toolkit.sh"
-    return Path(output(script, ROOT / "build" / "cuda", PYTHON=sys.executable).strip())
+    return fetched("cuda_toolkit.sh", "cuda")
 
 
 @pytest.fixture(scope="session")
 def libraries(cuda_home: Path) -> Path:
     """The directory of libcases*.so, built with warnings as errors."""
-    cmake = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
-    assert cmake, "cmake is not installed: pip install cmake"
-    output(cmake, "-S", SOURCES, "-B", BUILD, f"-DEDGECONV_CUDA_INCLUDE={cuda_home / 'include'}")
-    output(cmake, "--build", BUILD, "--parallel", "2")
-    return BUILD
+    return build(SOURCES, TESTS / "simt", f"-DEDGECONV_CUDA_INCLUDE={cuda_home / 'include'}")
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from builds import ROOT, output
 from tolerances import assert_close
 
-from .conftest import ROOT, SEEDS, SOURCES, Cases, output
+from .conftest import SEEDS, SOURCES, Cases
 
 INTEGERS = {"s": np.int8, "u": np.uint8}
 ARCHITECTURES = (87, 90, 110)

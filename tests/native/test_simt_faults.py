@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from builds import output, run
 
-from .conftest import SEEDS, Cases, output, run
+from .conftest import SEEDS, Cases
 
 OK, INVALID_VALUE, INVALID_CONFIGURATION, ILLEGAL_ADDRESS, TIMEOUT, MISALIGNED, FAILURE = 0, 1, 9, 700, 702, 716, 719
 
