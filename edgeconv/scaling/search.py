@@ -30,6 +30,9 @@ LIMIT = 20
 ITERATIONS, DURATION, WARMUP = 16, 0.5, 0.2
 """Of each candidate's measurement: short, for there are many."""
 
+_HALVINGS = 4
+"""Of the step of φ in which a point meets the budget."""
+
 _EXPORTING = 0.7
 """Share of the work that is exporting, for the progress bar."""
 
@@ -80,7 +83,7 @@ def scale_architecture(
     say: Progress = progress or (lambda _what, _done: None)
     axes = find_axes(model_info(architecture), resolve_config(architecture, config))
     base = count_macs(axes, 1.0, 1.0, 1.0)
-    found = _candidates(axes, base, budget_macs, coefficients(axes.names, grid), phi_steps, say)
+    found = find_candidates(axes, base, budget_macs, coefficients(axes.names, grid), phi_steps, say)
     within = [candidate for candidate in found if candidate.macs <= budget_macs]
     if not within:
         raise InputError(
@@ -130,20 +133,40 @@ def thin_out(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
     return [candidate for rank, candidate in enumerate(ranked) if rank in kept or candidate.phi == 0]
 
 
-def _candidates(
+def find_candidates(
     axes: Axes, base: int, budget: float, points: Sequence[Coefficients], count: int, say: Progress
 ) -> list[Candidate]:
-    """Every point at every φ, each network once."""
+    """Return every point at every φ, and at the largest φ within the budget, each network once.
+
+    Args:
+        axes: What scales.
+        base: MACs of the architecture as it is.
+        budget: MACs that are allowed; candidates over it are among those returned.
+        points: Coefficients of φ = 1.
+        count: φ of a point, besides 0 and the largest.
+        say: Called with what happens, and the done share of the whole search.
+    """
     found: dict[str, Candidate] = {}
+
+    def macs_at(point: Coefficients, phi: float) -> int:
+        at = point.raised(phi)
+        config, shape = axes.config(at.depth, at.width), axes.input_shape(at.resolution)
+        key = f"{config} {shape}"
+        if key not in found:
+            found[key] = Candidate(phi, point, at, config, shape, count_macs(axes, at.depth, at.width, at.resolution))
+        return found[key].macs
+
     for done, point in enumerate(points):
         say("counting MACs", (1 - _EXPORTING) / 2 * done / len(points))
-        for phi in steps(base, budget, point.growth, count):
-            at = point.raised(phi)
-            config, shape = axes.config(at.depth, at.width), axes.input_shape(at.resolution)
-            key = f"{config} {shape}"
-            if key not in found:
-                macs = count_macs(axes, at.depth, at.width, at.resolution)
-                found[key] = Candidate(phi, point, at, config, shape, macs)
+        tried = steps(base, budget, point.growth, count)
+        within = [phi for phi in tried if macs_at(point, phi) <= budget]
+        if not within:
+            continue
+        # Blocks, channels and rows are whole numbers: the budget's edge is not where the coefficients foresee it.
+        low, high = max(within), min((phi for phi in tried if phi > max(within)), default=max(within) + 1)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if macs_at(point, middle) <= budget else (low, middle)
     return list(found.values())
 
 

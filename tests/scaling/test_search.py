@@ -11,11 +11,13 @@ import pytest
 from rich.console import Console
 
 from edgeconv.errors import InputError
+from edgeconv.models.registry import model_info, resolve_config
 from edgeconv.pictures import require_matplotlib
-from edgeconv.scaling.grid import Coefficients
+from edgeconv.scaling.axes import find_axes
+from edgeconv.scaling.grid import Coefficients, coefficients
 from edgeconv.scaling.plot import plot_scaling
 from edgeconv.scaling.report import Candidate, ScalingReport, pareto_front
-from edgeconv.scaling.search import scale_architecture, thin_out
+from edgeconv.scaling.search import find_candidates, scale_architecture, thin_out
 
 ONE = Coefficients(1.0, 1.0, 1.0)
 
@@ -81,6 +83,18 @@ def test_report(report: ScalingReport, tmp_path: Path) -> None:
     assert "None is within the budget of latency" in console.export_text()
     plot_scaling(report, tmp_path / "front.svg")
     assert "<svg" in (tmp_path / "front.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("budget", [500e6, 750e6])
+def test_a_point_is_taken_to_the_edge_of_the_budget(budget: float) -> None:
+    """Blocks that are rounded up overshoot what the coefficients foresee, and rounded rows fall short of it."""
+    axes = find_axes(model_info("efficientnet_b0"), resolve_config("efficientnet_b0"))
+    (point,) = coefficients(axes.names, {"depth": (1.2,), "width": (1.1,), "resolution": (1.15,)})
+    found = find_candidates(axes, 390_000_000, budget, [point], 1, lambda _what, _done: None)
+    best = max((each for each in found if each.macs <= budget), key=lambda each: each.macs)
+    over = [each.phi for each in found if each.macs > budget]
+    assert over
+    assert best.phi < min(over) < best.phi + 1.01 / 2**4
 
 
 def test_refusals() -> None:
