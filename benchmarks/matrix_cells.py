@@ -31,7 +31,7 @@ SMALL_INPUT = (64, 72)
 BLOCK = 64
 """Channels that a deconvolution whitens together: the authors'."""
 
-NORMALIZED = {"googlenet": True, "lenet5": True, "vgg13": True, "vgg16": True, "vgg19": True}
+NORMALIZED = ("googlenet", "lenet5", "vgg11", "vgg13", "vgg16", "vgg19")
 """Architectures whose form without batch normalisation has no scale to hold a distance's values within float32; with
 layers other than plain ones they are built with it (`batch_norm`)."""
 

@@ -89,8 +89,13 @@ CONTESTS = (
         400,
         40,
         {
-            NORMALIZED: {"first_padding": 3},
-            "deconvolution, block 4": {"first_padding": 3, "deconv_block": 4, "deconv_block_linear": 8},
+            NORMALIZED: {"form": "cifar", "first_padding": 3},
+            "deconvolution, block 4": {
+                "form": "cifar",
+                "first_padding": 3,
+                "deconv_block": 4,
+                "deconv_block_linear": 8,
+            },
         },
     ),
 )

@@ -170,24 +170,21 @@ def rename_timm(model: nn.Module, name: str) -> str | None:
     return name if name.startswith("features.") else f"{TIMM[layer]}.{tensor}" if layer in TIMM else None
 
 
-def _register(depth: int, letter: str, form: str, description: str) -> None:
+def _register(depth: int, letter: str, description: str) -> None:
     def build(**config: Any) -> VGG | CifarVGG:
         return _build(letter, **config)
 
-    small = form == "cifar"
-    size, whole = (32, "form=imagenet, num_classes=1000") if small else (224, "")
-    notes = {f"vgg{depth}": whole, f"vgg{depth}_bn": f"{whole}, batch_norm=true" if small else "batch_norm=true"}
-    known = [f"{name} ({note})" if note else name for name, note in notes.items()]
+    known = [f"vgg{depth}", f"vgg{depth}_bn (batch_norm=true)"]
     register(
         f"vgg{depth}",
         description=description,
         paper=PAPER,
-        input_shape=(3, size, size),
+        input_shape=(3, 224, 224),
         config={
-            "num_classes": 10 if small else 1000,
+            "num_classes": 1000,
             "in_channels": 3,
             "first_padding": 1,
-            "form": form,
+            "form": "imagenet",
             "batch_norm": None,
             "width": 1.0,
             "dropout": 0.5,
@@ -200,7 +197,7 @@ def _register(depth: int, letter: str, form: str, description: str) -> None:
     )(build)
 
 
-_register(11, "A", "cifar", "VGG-11 with batch normalisation in the CIFAR form, 9.2 M parameters; 32x32 or more")
-_register(13, "B", "imagenet", "VGG-13, 133.0 M parameters")
-_register(16, "D", "imagenet", "VGG-16, 138.4 M parameters")
-_register(19, "E", "imagenet", "VGG-19, 143.7 M parameters")
+_register(11, "A", "VGG-11, 132.9 M parameters; form=cifar: 9.2 M, for 32x32 or more")
+_register(13, "B", "VGG-13, 133.0 M parameters")
+_register(16, "D", "VGG-16, 138.4 M parameters")
+_register(19, "E", "VGG-19, 143.7 M parameters")

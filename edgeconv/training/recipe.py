@@ -194,8 +194,12 @@ def _spec(data: str | Dataset) -> DatasetSpec:
     return DATASETS[data]
 
 
+_LEAST_ROWS = 32
+"""Rows and columns that VGG's five poolings need, the padding included."""
+
+
 def _with_data_defaults(arch: str, spec: DatasetSpec, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in what the data fixes, and padding for images smaller than the architecture's; refuse what contradicts."""
+    """Fill in what the data fixes, and form and padding for small images; refuse what contradicts."""
     from edgeconv.models.registry import model_info
 
     info = model_info(arch)
@@ -209,8 +213,10 @@ def _with_data_defaults(arch: str, spec: DatasetSpec, config: Mapping[str, Any])
                 f"{key}={json.dumps(filled[key])} does not fit the data set {spec.name!r}, which has {value}.",
                 f"Leave {key} out: it is taken from the data.",
             )
+    if "form" in known and min(spec.input_shape[1:]) < min(info.input_shape[1:]):
+        filled.setdefault("form", "cifar")
     if "first_padding" in known:
-        lacking = max(least - size for least, size in zip(info.input_shape[1:], spec.input_shape[1:], strict=True))
+        lacking = _LEAST_ROWS - min(spec.input_shape[1:])
         filled.setdefault("first_padding", known["first_padding"] + max(0, (lacking + 1) // 2))
     return filled
 

@@ -9,7 +9,9 @@ import pytest
 from builds import ROOT
 from native_kernels import Library
 
-from edgeconv.runtime.op_library import op_library
+from edgeconv.runtime.op_library import FILE_NAME, op_library
+
+INSTALLED_HAS_TILES = "amx" in Library(op_library()).isas
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +42,18 @@ def build() -> Callable[..., Path]:
             return builds.build(ROOT / "custom_ops", builds.TESTS / name, "-DEDGECONV_CUDA=OFF", *headers, *options)
 
     return run
+
+
+@pytest.fixture(scope="session", params=["software tiles", *(["the tiles of this CPU"] if INSTALLED_HAS_TILES else [])])
+def tile_library(request: pytest.FixtureRequest, build: Callable[..., Path]) -> str:
+    """A library with AMX tiles: those of tests/native/software_tiles.h, and those of the CPU where it has any."""
+    if request.param != "software tiles":
+        return op_library()
+    options = ("-DEDGECONV_SOFTWARE_TILES=ON", "-DCMAKE_BUILD_TYPE=Release")
+    built = str(build("software_tiles", *options) / FILE_NAME)
+    if "amx" not in Library(built).isas:
+        pytest.skip("this CPU has no AVX-512 BF16, with which the tiles' operands are made")
+    return built
 
 
 @pytest.fixture(scope="session")

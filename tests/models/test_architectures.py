@@ -44,7 +44,7 @@ def test_vgg11_parameter_count() -> None:
     widths = [64, 128, 256, 256, 512, 512, 512, 512]
     convolutions = sum(9 * i * o + o for i, o in zip([3, *widths[:-1]], widths, strict=True))
     expected = convolutions + 2 * sum(widths) + 512 * 10 + 10
-    model = create("vgg11")
+    model = create("vgg11", form="cifar", num_classes=10)
     assert parameters(model) == expected
     # torchvision's names in the layers that both have.
     state = model.state_dict()
@@ -58,11 +58,7 @@ def test_vgg11_parameter_count() -> None:
     ("name", "depth"), [("resnet20", 20), ("resnet18", 18), ("resnet34", 34), ("resnet50", 50), ("vgg11", 11)]
 )
 def test_depth(name: str, depth: int) -> None:
-    """The number in the name counts the weighted layers, shortcuts left out.
-
-    VGG's counts the three linear layers of its ImageNet form, where the CIFAR form has one.
-    """
-    depth -= 2 * name.startswith("vgg")
+    """The number in the name counts the weighted layers, shortcuts left out."""
     layers = [
         layer
         for layer, module in create(name).named_modules()
@@ -115,7 +111,7 @@ def test_lenet_refuses_other_sizes() -> None:
 @pytest.mark.parametrize("size", [(1, 1, 32, 32), (2, 3, 33, 70)])
 @pytest.mark.parametrize("config", [{}, {"kernel": "sigmoid"}, {"deconv_block": 4}])
 def test_vgg_sizes(size: tuple[int, ...], config: dict[str, object]) -> None:
-    model = create("vgg11", num_classes=7, in_channels=size[1], **config).eval()
+    model = create("vgg11", form="cifar", num_classes=7, in_channels=size[1], **config).eval()
     with torch.no_grad():
         assert model(torch.randn(size)).shape == (size[0], 7)
 
@@ -123,8 +119,8 @@ def test_vgg_sizes(size: tuple[int, ...], config: dict[str, object]) -> None:
 def test_vgg_pads_digits() -> None:
     """With first_padding=3 a 28x28 image counts as the 32x32 one with zeros around it."""
     torch.manual_seed(0)
-    wide = create("vgg11", in_channels=1).eval()
-    padded = create("vgg11", in_channels=1, first_padding=3).eval()
+    wide = create("vgg11", form="cifar", in_channels=1).eval()
+    padded = create("vgg11", form="cifar", in_channels=1, first_padding=3).eval()
     padded.load_state_dict(wide.state_dict())
     x = torch.randn(2, 1, 28, 28)
     with torch.no_grad():
@@ -202,7 +198,7 @@ def test_same_initial_weights_with_every_kernel() -> None:
         ("resnet20", {"shortcut": "B"}, "3x3", 19, 0, 2),
         ("resnet20", {"deconv_block_linear": 0}, "all", 19, 0, 0),
         ("resnet50", {}, "3x3", 16, 0, 37),
-        ("vgg11", {}, "all", 8, 1, 0),
+        ("vgg11", {"form": "cifar"}, "all", 8, 1, 0),
     ],
 )
 def test_deconvolution(
@@ -221,7 +217,10 @@ def test_deconvolution(
 @pytest.mark.parametrize("name", ["lenet5", "resnet20", "vgg11"])
 def test_same_initial_function_with_deconvolution(name: str) -> None:
     """With equal seeds a deconvolution starts as its twin does in evaluation, under the same names."""
-    config: dict[str, object] = {"in_channels": 1, **({"first_padding": 3} if name == "vgg11" else {})}
+    config: dict[str, object] = {
+        "in_channels": 1,
+        **({"form": "cifar", "first_padding": 3} if name == "vgg11" else {}),
+    }
     torch.manual_seed(3)
     plain = create(name, **config, **({"batch_norm": True} if name == "lenet5" else {})).eval()
     torch.manual_seed(3)

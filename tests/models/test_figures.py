@@ -28,7 +28,7 @@ ROWS: list[tuple[str, Config, str | None, str | None, str]] = [
     ("nin", {}, "966,986", None, "Lin et al. 2014, sections 3 and 4.1, term by term"),
     ("googlenet", {"aux": False}, "7.0 M", "1.58 G", "Szegedy et al. 2015, table 1 (params, ops), term by term"),
     ("googlenet", {"aux": False, "batch_norm": True}, "6,624,904", "1.498 G", TORCHVISION),
-    ("vgg11", {"form": "imagenet", "num_classes": 1000, "batch_norm": False}, "132,863,336", None, TORCHVISION),
+    ("vgg11", {}, "132,863,336", "7.609 G", TORCHVISION),
     ("vgg13", {}, "133,047,848", "11.308 G", TORCHVISION),
     ("vgg16", {}, "138,357,544", "15.470 G", TORCHVISION),
     ("vgg16", {"batch_norm": True}, "138,365,992", "15.470 G", TORCHVISION),

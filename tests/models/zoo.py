@@ -22,7 +22,7 @@ TINY: dict[str, tuple[Config, tuple[int, int, int]]] = {
     "nin": ({"width": 0.05}, (3, 29, 34)),
     "googlenet": ({"width": 0.1}, (3, 41, 50)),
     "vgg13": ({"width": 0.05}, (3, 33, 40)),
-    "vgg11": ({"width": 0.05}, (2, 33, 40)),
+    "vgg11": ({"width": 0.05, "form": "cifar"}, (2, 33, 40)),
     "resnet20": ({}, (3, 13, 18)),
     "resnet18": ({"width": 0.1}, (3, 33, 40)),
     "preact_resnet18": ({"width": 0.1}, (3, 33, 40)),

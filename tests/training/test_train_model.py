@@ -90,13 +90,16 @@ def test_deconvolution_trains(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_small_images_are_padded(dataset: Dataset) -> None:
-    """VGG's 32x32 is made of the data's 28x28; what is asked for is kept."""
+    """VGG's 32x32 is made of the data's 28x28, in the CIFAR form; what is asked for is kept."""
     fill = edgeconv.training.recipe._with_data_defaults
-    assert fill("vgg11", SPEC, {}) == {"num_classes": CLASSES, "in_channels": 1, "first_padding": 3}
+    assert fill("vgg11", SPEC, {}) == {"num_classes": CLASSES, "in_channels": 1, "form": "cifar", "first_padding": 3}
+    assert fill("vgg13", SPEC, {"form": "imagenet"})["form"] == "imagenet"
     assert fill("vgg11", SPEC, {"first_padding": 5})["first_padding"] == 5
     assert "first_padding" not in fill("lenet5", SPEC, {})
     wide = dataclasses.replace(SPEC, input_shape=(1, 31, 64))
     assert fill("vgg11", wide, {})["first_padding"] == 2
+    large = dataclasses.replace(SPEC, input_shape=(1, 224, 240))
+    assert fill("vgg11", large, {}) == {"num_classes": CLASSES, "in_channels": 1, "first_padding": 1}
 
 
 def test_checkpoint(dataset: Dataset, finished: tuple[TrainingReport, Path]) -> None:
