@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeconv.errors import InputError
+from edgeconv.normalization import Normalization
 from edgeconv.quantize.images import ImageSource, InputSpec, open_images
-from edgeconv.quantize.normalization import Normalization
 
 Array = NDArray[np.float32]
 

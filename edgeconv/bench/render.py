@@ -262,7 +262,7 @@ def node_table(profile: Profile) -> Table:
     """The time of the slowest nodes."""
     table = _table()
     table.add_column("node", overflow="fold")
-    table.add_column("operator")
+    table.add_column("operator", no_wrap=True)
     table.add_column("ms", justify="right")
     table.add_column("share", justify="right")
     for row in profile.nodes[:_NODES]:

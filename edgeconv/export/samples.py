@@ -12,6 +12,7 @@ import onnx
 
 from edgeconv.errors import InputError
 from edgeconv.export.parity import Feeds, Trial
+from edgeconv.normalization import Normalization
 
 Array = npt.NDArray[Any]
 
@@ -96,12 +97,9 @@ def real_trials(model: onnx.ModelProto, images: Array | None) -> list[Trial]:
 
 
 def prepare(images: Array, normalization: Mapping[str, Sequence[float]] | None) -> Array:
-    """Turn uint8 images (N, C, H, W) into the network's float32 input: to [0, 1], then (x - mean) / std per channel."""
-    x = images.astype(np.float32) / 255
-    if normalization:
-        mean, std = (np.asarray(normalization[key], np.float32)[:, None, None] for key in ("mean", "std"))
-        x = (x - mean) / std
-    return x
+    """Turn uint8 images (N, C, H, W) into the network's float32 input: `Normalization`, or to [0, 1] without one."""
+    mean, std = (tuple(normalization[key]) for key in ("mean", "std")) if normalization else ((0.0,), (1.0,))
+    return Normalization(mean, std).apply(images)
 
 
 def load_inputs(path: str | Path, normalization: Mapping[str, Sequence[float]] | None) -> Array:

@@ -69,7 +69,7 @@ class FusionReport:
     def render(self, console: Console) -> None:
         """Print it as tables."""
         table = Table()
-        table.add_column("8-bit operator")
+        table.add_column("8-bit operator", no_wrap=True)
         for heading in ("number", "layers in it", "values", "differ", "largest, steps"):
             table.add_column(heading, justify="right")
         for name, count in Counter(each.operator for each in self.operators).items():

@@ -57,7 +57,7 @@ def _summary(report: ModelReport) -> Table:
 
 def _operators(report: ModelReport) -> Table:
     table = Table(title="Operators", title_justify="left")
-    table.add_column("operator")
+    table.add_column("operator", no_wrap=True)
     table.add_column("count", justify="right")
     table.add_column("function in the file")
     custom = {(op.domain, op.op_type): op for op in report.custom_operators}

@@ -19,6 +19,7 @@ from edgeconv.bench.inputs import INPUT_SHAPE_KEY
 from edgeconv.bench.model_file import ModelFile, read_model_file
 from edgeconv.errors import InputError
 from edgeconv.files import atomic_output
+from edgeconv.normalization import read_normalization
 from edgeconv.pictures import require_matplotlib
 from edgeconv.quantize.compare import Agreement, compare_outputs
 from edgeconv.quantize.half import half_precision
@@ -26,7 +27,6 @@ from edgeconv.quantize.images import ImageSource, InputSpec, LabelledImages, ope
 from edgeconv.quantize.labels import open_labelled
 from edgeconv.quantize.layer_report import IMAGES as LAYER_IMAGES
 from edgeconv.quantize.layer_report import report_layers
-from edgeconv.quantize.normalization import read_normalization
 from edgeconv.quantize.own_operators import fuse_own_operators
 from edgeconv.quantize.pipeline import Progress, Result, run_pipeline, sample_images
 from edgeconv.quantize.plot import plot_ranges

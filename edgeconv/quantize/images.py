@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeconv.errors import InputError, MissingDependencyError
-from edgeconv.quantize.normalization import Normalization
+from edgeconv.normalization import Normalization
 
 Array = NDArray[Any]
 

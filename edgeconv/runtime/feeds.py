@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeconv.bench.inputs import resolve_shapes, synthetic_feeds
 from edgeconv.errors import InputError
-from edgeconv.quantize.normalization import Normalization, read_normalization
+from edgeconv.normalization import Normalization, read_normalization
 from edgeconv.runtime.ort import Array, TensorInfo
 
 StrPath = str | os.PathLike[str]

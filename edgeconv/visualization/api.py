@@ -13,9 +13,9 @@ from torch import nn
 
 from edgeconv.checkpoint import Checkpoint, load_checkpoint
 from edgeconv.errors import InputError
+from edgeconv.normalization import read_normalization
 from edgeconv.pictures import require_matplotlib
 from edgeconv.quantize.images import InputSpec
-from edgeconv.quantize.normalization import read_normalization
 from edgeconv.visualization.image_set import ImageSet
 from edgeconv.visualization.onnx_file import export_projection, real_images
 from edgeconv.visualization.operations import OPERATION_NAMES

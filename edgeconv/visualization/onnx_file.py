@@ -16,7 +16,7 @@ from edgeconv.checkpoint import Checkpoint
 from edgeconv.errors import InputError, ParityError
 from edgeconv.export.samples import prepare
 from edgeconv.files import atomic_output
-from edgeconv.quantize.normalization import Normalization
+from edgeconv.normalization import Normalization
 from edgeconv.visualization.image_set import ImageSet
 from edgeconv.visualization.onnx_graph import build_projection
 from edgeconv.visualization.onnx_parity import check_projection

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeconv.quantize.normalization import Normalization
+from edgeconv.normalization import Normalization
 from edgeconv.visualization.image_set import ImageSet
 from edgeconv.visualization.picture import Patch
 from edgeconv.visualization.project import single_activation

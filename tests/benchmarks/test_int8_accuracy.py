@@ -23,8 +23,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from edgeconv.errors import InputError
+from edgeconv.normalization import Normalization
 from edgeconv.quantize.images import InputSpec, open_images
-from edgeconv.quantize.normalization import Normalization
 
 SPEC = InputSpec("x", (3, 32, 32), Normalization((0.5,), (0.5,)))
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
+from edgeconv.normalization import Normalization
 from edgeconv.quantize.images import InputSpec
-from edgeconv.quantize.normalization import Normalization
 
 Array = NDArray[Any]
 SHAPE = (3, 20, 26)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from edgeconv.errors import InputError
+from edgeconv.normalization import Normalization, read_normalization
 from edgeconv.quantize.images import InputSpec, open_images
 from edgeconv.quantize.labels import open_labelled
-from edgeconv.quantize.normalization import Normalization, read_normalization
 
 from .models import HALF, SHAPE, SPEC, image_batch, write_pictures
 

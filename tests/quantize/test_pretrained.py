@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 import edgeconv
+from edgeconv.normalization import Normalization
 from edgeconv.quantize.images import InputSpec, open_images
-from edgeconv.quantize.normalization import Normalization
 
 from .models import run
 

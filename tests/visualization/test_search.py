@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from edgeconv.errors import InputError
+from edgeconv.normalization import Normalization
 from edgeconv.quantize.images import InputSpec
-from edgeconv.quantize.normalization import Normalization
 from edgeconv.visualization import Stack, trace
 from edgeconv.visualization.image_set import ImageSet
 from edgeconv.visualization.search import Search, search_images

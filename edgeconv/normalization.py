@@ -29,14 +29,14 @@ class Normalization:
     std: tuple[float, ...]
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Prepare pixels (C, H, W).
+        """Prepare pixels (..., C, H, W).
 
         Raises:
             InputError: There are neither 1 nor C values.
         """
         for name, values in (("--mean", self.mean), ("--std", self.std)):
-            if len(values) not in (1, pixels.shape[0]):
-                raise InputError(f"{name} has {len(values)} values, and the images have {pixels.shape[0]} channels.")
+            if len(values) not in (1, pixels.shape[-3]):
+                raise InputError(f"{name} has {len(values)} values, and the images have {pixels.shape[-3]} channels.")
         mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (self.mean, self.std))
         return np.asarray((pixels.astype(np.float32) / 255 - mean) / std, np.float32)
 
