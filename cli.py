@@ -14,6 +14,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 import edgeconv
+from edgeconv.bench.environment import edgeconv_version
 from edgeconv.bench.inputs import parse_shapes
 from edgeconv.bench.progress import show_progress
 from edgeconv.errors import EdgeconvError, InputError, ParityError
@@ -48,6 +49,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgeconv {edgeconv_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
 
 CheckpointArgument = Annotated[
     Path, typer.Argument(help="A .pt or .pth checkpoint, or a .pt2 ExportedProgram.", show_default=False)

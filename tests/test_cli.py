@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,11 @@ def edgeconv_program(
     assert result.exit_code == code, f"exit code {result.exit_code}\n{result.stdout}\n{result.stderr}"
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
+
+
+def test_version(tmp_path: Path) -> None:
+    assert edgeconv_program("--version", cwd=tmp_path).stdout == f"edgeconv {metadata.version('edgeconv')}\n"
+    assert "Take PyTorch CNNs" in edgeconv_program("--help", cwd=tmp_path).stdout
 
 
 @pytest.fixture(scope="module")
