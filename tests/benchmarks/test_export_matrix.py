@@ -175,8 +175,15 @@ def test_a_failed_export_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def outcome(where: str = "all", **failed: str) -> dict[str, Any]:
     stages: dict[str, Any] = {
-        EXPORT: {"status": PASSED, "parameters": 269_722, "macs": 4_1000_000, "export_s": 6.2, "export_peak_mib": 512},
-        FUNCTIONS: {"status": PASSED, "run_s": 0.0123},
+        EXPORT: {
+            "status": PASSED,
+            "parameters": 269_722,
+            "macs": 41_000_000,
+            "file_mib": 1.04,
+            "cpu_seconds": 6.2,
+            "export_peak_mib": 512,
+        },
+        FUNCTIONS: {"status": PASSED},
     }
     stages[EXPORT]["where"] = where
     for stage, reason in failed.items():
@@ -201,7 +208,7 @@ def test_table_tells_passed_failed_earlier_and_not_run() -> None:
         "✓", "not run", "✗ OpenVINO (1)", "not run", "not run", "✓°", "✓ (first)", "not run |",
     ]  # fmt: skip
     assert "1. OpenVINO: no such operator" in text
-    assert "| `resnet20` | 32x32 | 0.27 M | 41 M | 6.2 s | 512 MiB | 12.3 ms |" in text
+    assert "| `resnet20` | 32x32 | 0.27 M | 41 M | 1.0 MiB | 6 s | 512 MiB |" in text
     assert text.count("| `resnet18` |") == 4
 
 
