@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from sessions import session
 
 from edgeconv.ops.kervolution_function import FUNCTIONS
 from edgeconv.ops.qlinear_manhattan import OPERATOR
 from edgeconv.rewrite import fuse_qlinear_manhattan
 from edgeconv.rewrite.fuse_qlinear_manhattan import FusionReport
-from edgeconv.runtime.op_library import op_library
 
 Array = NDArray[Any]
 FUSED, FLOAT_OPERATOR = OPERATOR.name, "ManhattanKervolution"
@@ -66,12 +65,7 @@ def typed(x_type: str, y_type: str, text: str = ONE_LAYER) -> str:
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, Array], library: bool = False) -> list[Array]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if library:
-        options.register_custom_ops_library(op_library())
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [np.asarray(value) for value in session.run(None, feeds)]
+    return [np.asarray(value) for value in session(model, native=library).run(None, feeds)]
 
 
 def image(dtype: str = "uint8", channels: int = 4) -> Array:

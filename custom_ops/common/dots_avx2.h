@@ -17,6 +17,8 @@ struct DotsAvx2 {
   static constexpr int kLanes = 8, kDepth = 2, kVectors = 2;
   static constexpr int kOffset = 0;
   static constexpr bool kBiased = false;
+  static constexpr bool kTiles = false;
+  struct Tiles {};
   static constexpr int kPositions[kVectors + 1] = {0, 8, 6};
   static constexpr int kTogether[kVectors + 1] = {0, 1, 1};
 

@@ -17,6 +17,8 @@ struct DotsVnni {
   static constexpr int kLanes = 16, kDepth = 4, kVectors = 4;
   static constexpr int kOffset = 0;
   static constexpr bool kBiased = true;
+  static constexpr bool kTiles = false;
+  struct Tiles {};
   static constexpr int kPositions[kVectors + 1] = {0, 12, 8, 8, 6};
   static constexpr int kTogether[kVectors + 1] = {0, 4, 2, 1, 1};
 

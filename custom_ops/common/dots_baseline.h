@@ -8,6 +8,8 @@
 //
 //   Element, Weight   what activations and weights are in memory; an activation is kOffset less than its unsigned byte
 //   kPositions        positions a register tile, by its number of vectors
+//   kTiles            whether products are also computed in tile registers (dots_amx.h)
+//   Tiles             what a task keeps of them: something only where kTiles
 //   kTogether         positions whose results one Vector holds: their sums side by side are as those of a wider block
 //   Limits            a zero-point, and the least and the largest step, as unsigned bytes
 //   broadcast()       kDepth activations in every lane
@@ -46,6 +48,8 @@ struct DotsBaseline {
   static constexpr int kLanes = 4, kDepth = 2, kVectors = 2;
   static constexpr int kOffset = 0;
   static constexpr bool kBiased = false;
+  static constexpr bool kTiles = false;
+  struct Tiles {};
   static constexpr int kPositions[kVectors + 1] = {0, 6, 4};
   static constexpr int kTogether[kVectors + 1] = {0, 1, 1};
 

@@ -21,6 +21,8 @@ struct DotsNeon {
   static constexpr int kLanes = 4, kDepth = 4, kVectors = 4;
   static constexpr int kOffset = 128;  // the weights are signed, so the activations must be
   static constexpr bool kBiased = false;
+  static constexpr bool kTiles = false;
+  struct Tiles {};
   static constexpr int kPositions[kVectors + 1] = {0, 8, 8, 6, 5};
   static constexpr int kTogether[kVectors + 1] = {0, 1, 1, 1, 1};
 

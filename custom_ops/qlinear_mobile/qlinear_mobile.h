@@ -150,6 +150,7 @@ typedef struct EdgeconvQLinearMobileIsa {
 extern const EdgeconvQLinearMobileIsa edgeconv_qlinear_mobile_baseline;
 extern const EdgeconvQLinearMobileIsa edgeconv_qlinear_mobile_avx2;
 extern const EdgeconvQLinearMobileIsa edgeconv_qlinear_mobile_avx512_vnni;
+extern const EdgeconvQLinearMobileIsa edgeconv_qlinear_mobile_amx;
 extern const EdgeconvQLinearMobileIsa edgeconv_qlinear_mobile_neon;
 extern const EdgeconvQLinearMobileIsa edgeconv_qlinear_mobile_neon_dotprod;
 

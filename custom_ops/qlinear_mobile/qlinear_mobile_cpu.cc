@@ -14,6 +14,9 @@ const EdgeconvQLinearMobileIsa* find_isa(int isa) {
   if (isa >= EDGECONV_ISA_NEON_DOTPROD) return &edgeconv_qlinear_mobile_neon_dotprod;
   if (isa >= EDGECONV_ISA_NEON) return &edgeconv_qlinear_mobile_neon;
 #elif defined(__x86_64__)
+#ifdef EDGECONV_HAVE_AMX
+  if (isa >= EDGECONV_ISA_AMX) return &edgeconv_qlinear_mobile_amx;
+#endif
   if (isa >= EDGECONV_ISA_AVX512_VNNI) return &edgeconv_qlinear_mobile_avx512_vnni;
   if (isa >= EDGECONV_ISA_AVX2) return &edgeconv_qlinear_mobile_avx2;
 #endif

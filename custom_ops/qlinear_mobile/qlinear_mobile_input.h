@@ -22,6 +22,7 @@ struct Call {
   Strand* strand;
   uint8_t flip;    // what makes a byte unsigned
   Element x_zero;  // the activation of X's zero-point
+  mutable Dots::Tiles tiles;
 
   Call(const EdgeconvQLinearMobileParams* given, const EdgeconvQLinearMobilePlan* work,
        const EdgeconvQLinearMobileArguments* with, void* memory)

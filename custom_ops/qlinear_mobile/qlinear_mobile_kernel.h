@@ -151,14 +151,14 @@ inline void transpose_result(const Call& call, int stage, int64_t item, int64_t 
 
 // `rows` rows of a dense stage's results in one block of channels.
 template <typename Store>
-inline void run_dense(const EdgeconvConvShape& shape, const InputView& view, int64_t vectors, int64_t rows,
-                      const BlockWeights& weights, const Store& store) {
+inline void run_dense(const Call& call, const EdgeconvConvShape& shape, const InputView& view, int64_t vectors,
+                      int64_t rows, const BlockWeights& weights, const Store& store) {
   const int64_t columns = shape.out_width;
   DotInput input = view.input;
-  if (view.flat) return run_dots(vectors, input, rows * columns, weights, store);
+  if (view.flat) return run_dots(call.tiles, vectors, input, rows * columns, weights, store);
   Store moved = store;
   for (int64_t row = 0; row < rows; ++row) {
-    run_dots(vectors, input, columns, weights, moved);
+    run_dots(call.tiles, vectors, input, columns, weights, moved);
     input.x += shape.stride_height * view.pitch;
     moved.advance(columns);
   }
@@ -178,11 +178,11 @@ inline void fill_ring(const Call& call, int64_t item, const InputView& view, int
   if constexpr (Dots::kBiased) {
     if (narrowing.biased) {
       const StoreActivations<true> store = {ring, places, &narrowing};
-      return run_dense(dense, view, block.vectors, last - first, weights, store);
+      return run_dense(call, dense, view, block.vectors, last - first, weights, store);
     }
   }
   const StoreActivations<false> store = {ring, places, &narrowing};
-  run_dense(dense, view, block.vectors, last - first, weights, store);
+  run_dense(call, dense, view, block.vectors, last - first, weights, store);
 }
 
 // Rows [first, last) of the depthwise stage's results in one block of channels.
@@ -228,7 +228,7 @@ inline void run_pointwise(const Call& call, int64_t item, int64_t position, int6
     const int64_t channels = block_channels(block, call.params->stages[EDGECONV_MOBILE_POINTWISE].shape.out_channels);
     gather_residual(call, item, position, count, block, channels);
     with_result(call, EDGECONV_MOBILE_POINTWISE, item, position, block,
-                [&](const auto& store) { run_dots(block.vectors, input, count, weights, store); });
+                [&](const auto& store) { run_dots(call.tiles, block.vectors, input, count, weights, store); });
     transpose_result(call, EDGECONV_MOBILE_POINTWISE, item, position, count, block, channels);
   }
 }
@@ -282,7 +282,7 @@ inline void run_convolution(const Call& call, const InputView& view, int64_t ite
     const ChannelBlock block = block_of(call, EDGECONV_MOBILE_DENSE, index);
     const BlockWeights weights = block_weights(call, EDGECONV_MOBILE_DENSE, block);
     with_result(call, EDGECONV_MOBILE_DENSE, item, position, block,
-                [&](const auto& store) { run_dense(shape, view, block.vectors, end - row, weights, store); });
+                [&](const auto& store) { run_dense(call, shape, view, block.vectors, end - row, weights, store); });
     transpose_result(call, EDGECONV_MOBILE_DENSE, item, position, count, block,
                      block_channels(block, shape.out_channels));
   }

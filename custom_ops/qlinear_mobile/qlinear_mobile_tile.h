@@ -1,6 +1,6 @@
 // The register tile of the dense and pointwise stages: sums of a few positions and a block of channels, and what
 // becomes of them. Positions are `position_stride` activations apart, taps in rows of `steps` x kDepth neighbouring
-// activations.
+// activations. Where Dots has tile registers (common/dots_amx.h), they make the sums of all but small products.
 #ifndef EDGECONV_QLINEAR_MOBILE_QLINEAR_MOBILE_TILE_H_
 #define EDGECONV_QLINEAR_MOBILE_QLINEAR_MOBILE_TILE_H_
 
@@ -239,8 +239,72 @@ inline void run_dots_of(const DotInput& input, int64_t count, const BlockWeights
   run_dot_tiles_of<vectors, kMost>(each, input, block, store, more * (each + 1), more, tiles - more);
 }
 
-template <typename Store>
-void run_dots(int64_t vectors, const DotInput& input, int64_t count, const BlockWeights& block, const Store& store) {
+// Gives the sums of `count` positions, from memory, to `store`.
+template <int vectors, typename Store>
+inline void finish_positions(const int32_t* sums, int64_t count, const Factors<vectors, Store::biased>& factors,
+                             Store& store) {
+  constexpr int kMost = Store::template together<vectors>();
+  Dots::Int done[kMost * vectors];
+  const auto load = [&](int loads) __attribute__((always_inline)) {
+    for (int v = 0; v < loads; ++v, sums += Dots::kLanes) done[v] = Ints::load(sums);
+  };
+  for (; count >= kMost; count -= kMost) {
+    load(kMost * vectors);
+    store.template finish<vectors, kMost>(done, factors);
+  }
+  for (; count > 0; --count) {
+    load(vectors);
+    store.template finish<vectors, 1>(done, factors);
+  }
+}
+
+// All `count` positions on tile registers, in tiles as even as can be; the last one begins so early that it ends with
+// the last position, and what it shares with the one before is computed twice. D is Dots.
+template <typename D, int vectors, typename Store>
+void run_tile_registers(typename D::Tiles& shape, const DotInput& input, int64_t count, const BlockWeights& block,
+                        const Store& given) {
+  constexpr int kMost = D::kMostTiles / vectors, kSide = D::kLanes;
+  int64_t tiles = divide_up(count, kSide);
+  const int64_t positions = divide_up(count, tiles);
+  tiles = divide_up(count, positions);
+  shape.shape(positions, input.steps);
+  const Factors<vectors, Store::biased> factors(block);
+  Store store = given;
+  alignas(64) int32_t sums[kMost * kSide * vectors * kSide];
+  for (int64_t done = 0; tiles > 0;) {
+    const int64_t now = divide_up(tiles, divide_up(tiles, kMost));
+    int64_t from[kMost];
+    for (int64_t i = 0; i < now; ++i) from[i] = least_of(done + i * positions, count - positions);
+    D::template multiply_tiles_of<vectors>(now, input, block.weights, block.bias, from, sums);
+    for (int64_t i = 0; i < now; ++i) {
+      const int64_t skip = done - from[i];
+      finish_positions<vectors>(sums + (i * kSide + skip) * vectors * kSide, positions - skip, factors, store);
+      done += positions - skip;
+    }
+    tiles -= now;
+  }
+}
+
+// False where registers are as good.
+template <typename D, typename Store>
+bool run_where_tiles_pay(typename D::Tiles& shape, int64_t vectors, const DotInput& input, int64_t count,
+                         const BlockWeights& block, const Store& store) {
+  if (!D::tiles_pay(least_of(count, D::kLanes), input.rows * input.columns, input.steps)) return false;
+  switch (vectors) {
+    case 4: run_tile_registers<D, 4>(shape, input, count, block, store); break;
+    case 3: run_tile_registers<D, 3>(shape, input, count, block, store); break;
+    case 2: run_tile_registers<D, 2>(shape, input, count, block, store); break;
+    default: run_tile_registers<D, 1>(shape, input, count, block, store);
+  }
+  return true;
+}
+
+template <typename Store, typename D = Dots>
+void run_dots(typename D::Tiles& tiles, int64_t vectors, const DotInput& input, int64_t count,
+              const BlockWeights& block, const Store& store) {
+  if constexpr (D::kTiles) {
+    if (run_where_tiles_pay<D>(tiles, vectors, input, count, block, store)) return;
+  }
   if constexpr (Dots::kVectors == 4) {
     if (vectors == 4) return run_dots_of<4>(input, count, block, store);
     if (vectors == 3) return run_dots_of<3>(input, count, block, store);

@@ -7,13 +7,10 @@ dispatch, fallbacks. `test_build.py` runs this file under the address sanitizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -33,13 +30,15 @@ from kernel_checks import (
 )
 from native_kernels import ALGORITHMS, KERNELS, Case, Library, make_case, oracle
 from native_models import make_model
+from sessions import session
 from tolerances import BF16X3_PRODUCT_RTOL
 
-from edgeconv.runtime.op_library import FILE_NAME, op_library
+from edgeconv.runtime.op_library import op_library
+
+from .conftest import INSTALLED_HAS_TILES
 
 AMX = ("amx",)
 PRODUCTS = KERNELS[:4]
-INSTALLED_HAS_TILES = AMX[0] in Library(op_library()).isas
 
 # x shape, filters, window, attributes
 SHAPES: dict[str, tuple[tuple[int, int, int, int], int, tuple[int, int], dict[str, Any]]] = {
@@ -65,21 +64,9 @@ SHAPES: dict[str, tuple[tuple[int, int, int, int], int, tuple[int, int], dict[st
 }
 
 
-@pytest.fixture(scope="module", params=["software tiles", *(["the tiles of this CPU"] if INSTALLED_HAS_TILES else [])])
-def path(request: pytest.FixtureRequest, build: Callable[..., Path]) -> str:
-    """A library with tiles."""
-    if request.param != "software tiles":
-        return op_library()
-    options = ("-DEDGECONV_SOFTWARE_TILES=ON", "-DCMAKE_BUILD_TYPE=Release")
-    built = str(build("software_tiles", *options) / FILE_NAME)
-    if AMX[0] not in Library(built).isas:
-        pytest.skip("this CPU has no AVX-512 BF16, with which the tiles' operands are made")
-    return built
-
-
 @pytest.fixture(scope="module")
-def library(path: str) -> Library:
-    return Library(path)
+def library(tile_library: str) -> Library:
+    return Library(tile_library)
 
 
 def served(kernel: str, dtype: str = "float32", **options: Any) -> Case:
@@ -97,7 +84,7 @@ def algorithm(library: Library, case: Case, isa: str = AMX[0]) -> str:
 
 @pytest.mark.skipif(not INSTALLED_HAS_TILES, reason="this CPU has no AMX: its tiles were played by software only")
 def test_installed_library_runs_on_real_tiles() -> None:
-    """That the rest of this file ran with it is what the fixture `path` says; here only that AMX was used."""
+    """That the rest of this file ran with it is what the fixture `tile_library` says; here only that AMX was used."""
     library, case = Library(op_library()), served("polynomial")
     assert algorithm(library, case) == "bf16x3"
     assert (library.run(case, AMX[0]) != library.run(in_float32(case), AMX[0])).any()
@@ -254,28 +241,24 @@ def test_memory_is_bounded(library: Library, x_shape: Any, filters: int, window:
 
 
 def run_file(case: Case, path: str, threads: int = 1, **model: Any) -> np.ndarray[Any, Any]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.register_custom_ops_library(path)
     serialized, feeds = make_model(case, precision=case.precision, **model)
-    session = ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, feeds)[0])
+    return np.asarray(session(serialized, threads, library=path).run(None, feeds)[0])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("kernel", PRODUCTS)
-def test_a_file_asks_for_it(library: Library, path: str, kernel: str, dtype: str) -> None:
+def test_a_file_asks_for_it(library: Library, tile_library: str, kernel: str, dtype: str) -> None:
     """In ONNX Runtime, with filters that are packed at the session's creation and at each run, and several threads."""
     case = make_case(kernel, dtype, (2, 40, 21, 26), 300, (3, 3), pads=(1, 1, 1, 1), precision="bf16x3")
     expected = library.run(case, AMX[0])
-    np.testing.assert_array_equal(run_file(case, path), expected)
-    np.testing.assert_array_equal(run_file(case, path, threads=3, inputs=("X", "W")), expected)
+    np.testing.assert_array_equal(run_file(case, tile_library), expected)
+    np.testing.assert_array_equal(run_file(case, tile_library, threads=3, inputs=("X", "W")), expected)
     single = in_float32(case)
-    np.testing.assert_array_equal(run_file(single, path), library.run(single, AMX[0]))
-    assert dtype == "float16" or (run_file(single, path) != expected).any()
+    np.testing.assert_array_equal(run_file(single, tile_library), library.run(single, AMX[0]))
+    assert dtype == "float16" or (run_file(single, tile_library) != expected).any()
 
 
-def test_environment_holds_it_below_amx(monkeypatch: pytest.MonkeyPatch, library: Library, path: str) -> None:
+def test_environment_holds_it_below_amx(monkeypatch: pytest.MonkeyPatch, library: Library, tile_library: str) -> None:
     case = served("sigmoid")
     monkeypatch.setenv("EDGECONV_CPU_ISA", "avx512_vnni")
-    np.testing.assert_array_equal(run_file(case, path), library.run(in_float32(case), "avx512_vnni"))
+    np.testing.assert_array_equal(run_file(case, tile_library), library.run(in_float32(case), "avx512_vnni"))

@@ -85,8 +85,8 @@ def test_kernels_under_address_sanitizer(build: Callable[..., Path]) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",
         "EDGECONV_OP_LIBRARY": str(directory / FILE_NAME),
     }
-    files = ("test_kernels.py", "test_bf16x3.py", "test_qlinear_kernels.py", "test_deconv_kernels.py")
-    tests = [str(Path(__file__).with_name(name)) for name in files]
+    kernels = ("kernels", "bf16x3", "qlinear_kernels", "qlinear_mobile_ort", "qlinear_kervolutions_ort", "qlinear_amx")
+    tests = [str(Path(__file__).with_name(f"test_{name}.py")) for name in (*kernels, "deconv_kernels")]
     command = [
         sys.executable,
         "-m",

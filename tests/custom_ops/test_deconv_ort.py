@@ -7,22 +7,13 @@ import sys
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
 from deconv_kernels import Array, Case, Library, assert_whitened, make_case, make_model
+from sessions import session
 
 from edgeconv.runtime.op_library import op_library
 
 from .test_versions import OLD, ROOT, installed
-
-
-def session(model: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(op_library())
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def run(case: Case, threads: int = 1, **options: Any) -> tuple[Array, Array]:

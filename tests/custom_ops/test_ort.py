@@ -10,19 +10,8 @@ import onnxruntime as ort
 import pytest
 from native_kernels import ISAS, KERNELS, Case, Library, make_case, oracle
 from native_models import make_model
+from sessions import session
 from tolerances import assert_close
-
-from edgeconv.runtime.op_library import op_library
-
-
-def session(model: bytes, threads: int = 1, shared: dict[str, ort.OrtValue] | None = None) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(op_library())
-    for name, value in (shared or {}).items():
-        options.add_initializer(name, value)
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def run(case: Case, threads: int = 1, **model: Any) -> np.ndarray[Any, Any]:

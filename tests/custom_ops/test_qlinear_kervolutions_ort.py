@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from native_kernels import ISAS, Library
 from onnx import numpy_helper
 from qlinear_kervolution_models import KERNELS, SHAPES, Array, Case, make_case, make_model
+from sessions import session
 
 from edgeconv.runtime.op_library import op_library
 
@@ -20,15 +20,7 @@ from edgeconv.runtime.op_library import op_library
 def isas() -> tuple[str, ...]:
     """Those of this machine that the kernels have a file for."""
     best = Library(op_library()).isas
-    return tuple(isa for isa in ("baseline", "avx2", "avx512_vnni") if isa in best and isa in ISAS)
-
-
-def session(model: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(op_library())
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return tuple(isa for isa in ("baseline", "avx2", "avx512_vnni", "amx") if isa in best and isa in ISAS)
 
 
 def run(case: Case, layouts: tuple[str, str] = ("NHWC", "NHWC"), threads: int = 1, **options: Any) -> Array:

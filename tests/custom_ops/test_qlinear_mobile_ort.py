@@ -8,12 +8,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
 from native_kernels import ISAS, Library
 from onnx import helper, numpy_helper
 from qlinear_mobile_models import LAYOUTS, SHAPES, Array, Case, make_case, make_model, shaped
+from sessions import session
 
 from edgeconv.runtime.op_library import op_library
 
@@ -26,15 +25,7 @@ SAME = (1, 1, 1, 1)
 def isas() -> tuple[str, ...]:
     """Those of this machine that the kernels have a file for."""
     best = Library(op_library()).isas
-    return tuple(isa for isa in ("baseline", "avx2", "avx512_vnni") if isa in best and isa in ISAS)
-
-
-def session(model: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(op_library())
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return tuple(isa for isa in ("baseline", "avx2", "avx512_vnni", "amx") if isa in best and isa in ISAS)
 
 
 def run(case: Case, layouts: tuple[str, str] = ("NHWC", "NHWC"), threads: int = 1, **options: Any) -> Array:

@@ -8,11 +8,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 from qlinear_kernels import Case, Library, make_case
 from qlinear_models import make_model
+from sessions import session
 
 from edgeconv.runtime.op_library import op_library
 
@@ -20,18 +20,6 @@ from .test_versions import OLD, ROOT, installed
 
 ALL_TYPES = list(product(("uint8", "int8"), repeat=3))
 EVERY_INPUT = ("X", "x_scale", "x_zero_point", "W", "w_scale", "w_zero_point", "y_scale", "y_zero_point")
-
-
-def session(
-    model: onnx.ModelProto, threads: int = 1, shared: dict[str, ort.OrtValue] | None = None
-) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(op_library())
-    for name, value in (shared or {}).items():
-        options.add_initializer(name, value)
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def run(case: Case, threads: int = 1, **options: Any) -> np.ndarray[Any, Any]:

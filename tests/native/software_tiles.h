@@ -1,15 +1,21 @@
 // Tile registers in plain C++, for tests of tile code on CPUs that have none: the option EDGECONV_SOFTWARE_TILES builds
 // the library with it (custom_ops/common/tiles.h).
 //
-// Written from the descriptions of LDTILECFG, TILELOADD, TILESTORED, TILEZERO, TDPBF16PS and TILERELEASE in Intel's
-// "64 and IA-32 Architectures Software Developer's Manual", volume 2. What raises an exception there ends the program
-// here, with a sentence.
+// Written from the descriptions of LDTILECFG, TILELOADD, TILESTORED, TILEZERO, TDPBF16PS, TDPBUSD and TILERELEASE in
+// Intel's "64 and IA-32 Architectures Software Developer's Manual", volume 2. What raises an exception there ends the
+// program here, with a sentence.
 #ifndef EDGECONV_TESTS_NATIVE_SOFTWARE_TILES_H_
 #define EDGECONV_TESTS_NATIVE_SOFTWARE_TILES_H_
 
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+// For tests, of all threads: how many products of bytes were asked for, and how many threads' tiles are configured now.
+extern "C" {
+__attribute__((weak, visibility("default"))) int64_t edgeconv_software_tile_products = 0;
+__attribute__((weak, visibility("default"))) int64_t edgeconv_software_tile_users = 0;
+}
 
 namespace {
 namespace software_tiles {
@@ -37,7 +43,12 @@ inline void require(bool holds, const char* what) {
 
 inline void clear(Tile* tile) { __builtin_memset(tile, 0, sizeof(*tile)); }
 
-inline void release() { __builtin_memset(&state, 0, sizeof(state)); }
+inline void count(int64_t* counter, int64_t more) { __atomic_fetch_add(counter, more, __ATOMIC_RELAXED); }
+
+inline void release() {
+  if (state.palette != 0) count(&edgeconv_software_tile_users, -1);
+  __builtin_memset(&state, 0, sizeof(state));
+}
 
 inline void configure(const void* config) {
   uint8_t bytes[64];
@@ -59,6 +70,7 @@ inline void configure(const void* config) {
     state.row_bytes[tile] = row_bytes;
   }
   state.palette = 1;
+  count(&edgeconv_software_tile_users, 1);
 }
 
 inline Tile* use(int tile) {
@@ -102,14 +114,19 @@ inline float from_bf16(const uint8_t* from) {
   return flush(value);
 }
 
-// For each row of `a` and column of `b` the even and the odd products are summed by themselves, then both sums added
-// up, and that to `sums`: multiply-adds that round once, to nearest even.
-inline void dot_bf16(int sums, int a, int b) {
-  Tile *const to = use(sums), *const left = use(a), *const right = use(b);
+// What a product asks of its tiles.
+inline void require_operands(int sums, int a, int b) {
   require(sums != a && sums != b && a != b, "three different tiles are needed");
   require(state.rows[sums] == state.rows[a] && state.row_bytes[sums] == state.row_bytes[b] &&
               state.row_bytes[a] == 4 * state.rows[b] && state.row_bytes[sums] % 4 == 0,
           "the shapes of the tiles do not fit");
+}
+
+// For each row of `a` and column of `b` the even and the odd products are summed by themselves, then both sums added
+// up, and that to `sums`: multiply-adds that round once, to nearest even.
+inline void dot_bf16(int sums, int a, int b) {
+  Tile *const to = use(sums), *const left = use(a), *const right = use(b);
+  require_operands(sums, a, b);
   constexpr int kColumns = kMostBytes / 4;
   float even[kMostRows][kColumns] = {}, odd[kMostRows][kColumns] = {};
   for (int k = 0; k < state.rows[b]; ++k) {
@@ -129,6 +146,27 @@ inline void dot_bf16(int sums, int a, int b) {
     }
     __builtin_memcpy(result, to->data[m], sizeof(result));
     for (int n = 0; n < kColumns; ++n) result[n] = flush(flush(result[n]) + flush(even_sums[n] + odd_sums[n]));
+    __builtin_memcpy(to->data[m], result, static_cast<size_t>(state.row_bytes[sums]));
+  }
+}
+
+// Unsigned bytes of `a` times signed ones of `b`, four to a 32-bit sum, which wraps around.
+inline void dot_u8s8(int sums, int a, int b) {
+  Tile *const to = use(sums), *const left = use(a), *const right = use(b);
+  require_operands(sums, a, b);
+  count(&edgeconv_software_tile_products, 1);
+  constexpr int kColumns = kMostBytes / 4;
+  for (int m = 0; m < state.rows[sums]; ++m) {
+    uint32_t result[kColumns];
+    __builtin_memcpy(result, to->data[m], sizeof(result));
+    for (int k = 0; k < state.rows[b]; ++k) {
+      for (int n = 0; n < kColumns; ++n) {
+        for (int i = 0; i < 4; ++i) {
+          const int weight = static_cast<int8_t>(right->data[k][4 * n + i]);
+          result[n] += static_cast<uint32_t>(left->data[m][4 * k + i] * weight);
+        }
+      }
+    }
     __builtin_memcpy(to->data[m], result, static_cast<size_t>(state.row_bytes[sums]));
   }
 }

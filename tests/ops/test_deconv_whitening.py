@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import helper
 from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
+from sessions import session
 from tolerances import assert_close
 from whitening_cases import CASES, DEFAULTS, Case
 from whitening_oracle import covariances, whitening
@@ -23,7 +23,6 @@ from edgeconv.ops.deconv_whitening import NAME, WhiteningShape
 from edgeconv.ops.deconv_whitening_function import FUNCTION, OPSET
 from edgeconv.ops.deconv_whitening_torch import deconv_whitening
 from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
-from edgeconv.runtime.op_library import op_library
 
 Array = NDArray[np.floating]
 Results = tuple[Array, Array]
@@ -49,14 +48,6 @@ def model_of(
     return helper.make_model(graph, opset_imports=opsets, ir_version=9, functions=[FUNCTION] if function else [])
 
 
-def session_of(model: onnx.ModelProto, *, library: bool = False) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    if library:
-        options.register_custom_ops_library(op_library())
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def run_torch(case: Case, x: Array) -> Results:
     """The torch operator, in the input's dtype."""
     given = case.attributes
@@ -74,14 +65,14 @@ def run_reference(case: Case, x: Array) -> Results:
 
 def run_onnxruntime(case: Case, x: Array) -> Results:
     """ONNX Runtime: the function body."""
-    mean, deconv = session_of(model_of(case, x.dtype.name)).run(None, {"X": x})
+    mean, deconv = session(model_of(case, x.dtype.name), native=False).run(None, {"X": x})
     return mean, deconv
 
 
 def run_native(case: Case, x: Array) -> Results:
     """ONNX Runtime with the op library, and no function in the file that could run in the kernel's place."""
     model = model_of(case, x.dtype.name, function=False)
-    mean, deconv = session_of(model, library=True).run(None, {"X": x})
+    mean, deconv = session(model).run(None, {"X": x})
     return mean, deconv
 
 
@@ -203,7 +194,7 @@ def test_absent_attributes_have_their_defaults() -> None:
     required = {name: case.attributes[name] for name in ("block", "kernel_shape")}
     x = case.input()
     assert case.attributes == required | DEFAULTS
-    actual = session_of(model_of(case, attributes=required)).run(None, {"X": x})
+    actual = session(model_of(case, attributes=required), native=False).run(None, {"X": x})
     for one, two in zip(actual, run_onnxruntime(case, x), strict=True):
         assert np.array_equal(one, two)
 
@@ -214,5 +205,5 @@ def test_inlined_the_file_computes_the_same(case: Case) -> None:
     assert not model.functions
     assert {node.domain for node in model.graph.node} == {""}
     x = case.input()
-    for one, two in zip(session_of(model).run(None, {"X": x}), run_onnxruntime(case, x), strict=True):
+    for one, two in zip(session(model, native=False).run(None, {"X": x}), run_onnxruntime(case, x), strict=True):
         assert_close(one, two, np.float32)

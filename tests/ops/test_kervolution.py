@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_shapes
 from oracles import kervolution as oracle
+from sessions import session
 from tolerances import DISTANCE_SHARE, assert_close
 
 from edgeconv.ops.kervolution import (
@@ -33,7 +34,6 @@ from edgeconv.ops.kervolution import (
 from edgeconv.ops.kervolution_function import FUNCTIONS, OPSET
 from edgeconv.ops.kervolution_torch import kervolution
 from edgeconv.ops.schema import register_schemas
-from edgeconv.runtime.op_library import op_library
 
 Array = NDArray[np.floating]
 
@@ -92,13 +92,7 @@ def run_reference(case: Case, x: Array, **more: Any) -> Array:
 
 def run_onnxruntime(case: Case, x: Array, native: bool = False, **more: Any) -> Array:
     """ONNX Runtime: the function body inlined, or the op library's kernel."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if native:
-        options.register_custom_ops_library(op_library())
-    model = model_of(case, **more).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"X": x})[0])
+    return np.asarray(session(model_of(case, **more), native=native).run(None, {"X": x})[0])
 
 
 def run_native(case: Case, x: Array, **more: Any) -> Array:

@@ -7,17 +7,16 @@ import math
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from kervolution_cases import WINDOWS, Window
 from onnx import TensorProto, helper
+from sessions import session
 from torch import Tensor, nn
 
 from edgeconv.ops.kervolution import DOMAIN, KERNELS, OPERATOR_OF_KERNEL, VERSION
 from edgeconv.ops.kervolution_function import FUNCTIONS, OPSET
 from edgeconv.ops.kervolution_torch import kervolution
-from edgeconv.runtime.op_library import op_library
 
 WINDOW = {window.name: window for window in WINDOWS}
 DISTANCES = ("manhattan", "euclidean", "chebyshev")
@@ -113,11 +112,8 @@ def run_function(kernel: str, given: dict[str, Tensor], window: Window, native: 
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9, functions=[FUNCTIONS[operator.name]])
-    options = onnxruntime.SessionOptions()
-    if native:
-        options.register_custom_ops_library(op_library())
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {name: given[name].numpy() for name in names})[0])
+    feeds = {name: given[name].numpy() for name in names}
+    return np.asarray(session(model, native=native).run(None, feeds)[0])
 
 
 def run_native(kernel: str, given: dict[str, Tensor], window: Window) -> np.ndarray[Any, Any]:

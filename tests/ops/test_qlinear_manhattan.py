@@ -21,6 +21,7 @@ from kervolution_cases import WINDOWS, Window
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from sessions import session
 
 from edgeconv.ops.kervolution import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 from edgeconv.ops.qlinear_manhattan import OPERATOR
@@ -142,13 +143,7 @@ def run_reference(tensors: dict[str, Array], attributes: dict[str, Any]) -> Arra
 
 def run_onnxruntime(tensors: dict[str, Array], attributes: dict[str, Any], native: bool = False) -> Array:
     """ONNX Runtime: the function body inlined, or the op library's kernel."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if native:
-        options.register_custom_ops_library(op_library())
-    model = model_of(tensors, attributes).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"X": tensors["X"]})[0])
+    return np.asarray(session(model_of(tensors, attributes), native=native).run(None, {"X": tensors["X"]})[0])
 
 
 def run_native(tensors: dict[str, Array], attributes: dict[str, Any]) -> Array:
@@ -303,12 +298,8 @@ def test_what_is_beyond_the_range_saturates(bias: float) -> None:
 @pytest.mark.parametrize("library", [False, True])
 def test_every_tensor_may_be_an_input(library: bool) -> None:
     tensors, attributes = simple()
-    options = onnxruntime.SessionOptions()
-    if library:
-        options.register_custom_ops_library(op_library())
-    model = model_of(tensors, attributes, constant=False).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    assert np.array_equal(session.run(None, tensors)[0], run_onnxruntime(tensors, attributes, native=library))
+    actual = session(model_of(tensors, attributes, constant=False), native=library).run(None, tensors)[0]
+    assert np.array_equal(actual, run_onnxruntime(tensors, attributes, native=library))
 
 
 @pytest.mark.parametrize("library", [False, True])
@@ -319,12 +310,8 @@ def test_attributes_and_bias_may_be_absent(library: bool) -> None:
     model = model_of(tensors, defaults)
     del model.graph.node[0].attribute[:]
     model.graph.node[0].input.pop()
-    options = onnxruntime.SessionOptions()
-    if library:
-        options.register_custom_ops_library(op_library())
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     expected = run_onnxruntime(tensors, defaults, native=library)
-    assert np.array_equal(session.run(None, {"X": tensors["X"]})[0], expected)
+    assert np.array_equal(session(model, native=library).run(None, {"X": tensors["X"]})[0], expected)
 
 
 def test_the_function_is_self_contained() -> None:

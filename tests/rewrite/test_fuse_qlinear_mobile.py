@@ -9,30 +9,22 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
+from sessions import session
 
 import edgeconv
 from edgeconv.models.registry import create
 from edgeconv.rewrite.fuse_qlinear_mobile import MobileFusionReport, fuse_qlinear_mobile
-from edgeconv.runtime.op_library import op_library
 
 Array = NDArray[Any]
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, Array], library: bool = False, optimized: bool = False) -> list[Array]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if library:
-        options.register_custom_ops_library(op_library())
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [np.asarray(value) for value in session.run(None, feeds)]
+    return [np.asarray(value) for value in session(model, native=library, optimized=optimized).run(None, feeds)]
 
 
 def fuse(model: onnx.ModelProto, **options: Any) -> tuple[onnx.ModelProto, MobileFusionReport]:
