@@ -59,15 +59,19 @@ class Case:
             y = np.exp(-given["gamma"] * distance) if kernel == "gaussian" else -distance
         return np.asarray((y + each(self.bias)) / np.float64(self.y_scale))
 
+    def oracle(self) -> Array:
+        """The quotients rounded; NCHW."""
+        ends = np.iinfo(self.x.dtype)
+        rounded = np.rint(self.quotients()) + int(self.y_zero_point)
+        return np.asarray(np.clip(rounded, ends.min, ends.max).astype(self.x.dtype))
+
     def check(self, actual: Array, name: str) -> None:
         """Fail where a result is not the quotient rounded, but for those that lie next to a half."""
-        ends = np.iinfo(self.x.dtype)
-        exact = self.quotients()
-        rounded = np.clip(np.rint(exact) + int(self.y_zero_point), ends.min, ends.max)
-        assert actual.dtype == self.x.dtype
+        exact, rounded = self.quotients(), self.oracle()
+        assert actual.dtype == rounded.dtype
         assert actual.shape == rounded.shape
-        wrong = actual.astype(np.int64) != rounded
-        assert np.abs(actual.astype(np.int64) - rounded).max(initial=0) <= 1, name
+        wrong = actual != rounded
+        assert np.abs(actual.astype(np.int64) - rounded.astype(np.int64)).max(initial=0) <= 1, name
         tied = np.abs(np.abs(exact - np.floor(exact)) - 0.5) < 2e-3 * np.maximum(1, np.abs(exact) / 100)
         assert not (wrong & ~tied).any(), name
 

@@ -5,6 +5,7 @@ An operator joins by one more entry in FAMILIES.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import qlinear_kernels
+import qlinear_kervolution_models
 import qlinear_mobile_models
 import qlinear_models
 import whitening_cases
@@ -30,6 +32,8 @@ from edgeconv.ops.kervolution import DOMAIN, VERSION
 Array = npt.NDArray[Any]
 OPSET = 18
 MOST_ULPS = 2
+
+Compare = Callable[[Array, Array, str], None]
 
 
 def equal(actual: Array, expected: Array, what: str) -> None:
@@ -57,7 +61,7 @@ def within_a_step(actual: Array, expected: Array, what: str) -> None:
     """Integers of which few are off by one."""
     apart = np.abs(actual.astype(int) - expected.astype(int))
     assert apart.max(initial=0) <= 1, what
-    assert np.mean(apart > 0) < 0.02, what
+    assert np.mean(apart > 0) < 0.04, what
 
 
 @dataclass(frozen=True)
@@ -69,20 +73,22 @@ class Job:
     feeds: dict[str, Array]
     dtype: np.dtype[Any]  # of the output
     expected: Array
-    compare: Callable[[Array, Array, str], None] = close
+    compare: Compare = close
+    compare_body: Compare | None = None  # where the function body is compared in another way
 
-    def check(self, actual: Array | str) -> None:
+    def check(self, actual: Array | str, *, native: bool = True) -> None:
         """Compare the output's elements, or report the error that came in their place."""
         assert not isinstance(actual, str), f"{self.name}: {actual}"
         assert actual.size == self.expected.size, f"{self.name}: {actual.size} elements of {self.expected.size}"
-        self.compare(actual.reshape(self.expected.shape), self.expected, self.name)
+        compare = self.compare if native else self.compare_body or self.compare
+        compare(actual.reshape(self.expected.shape), self.expected, self.name)
 
 
 def kervolution_job(
     name: str,
     case: native_kernels.Case,
     expected: Array | None = None,
-    compare: Callable[[Array, Array, str], None] = close,
+    compare: Compare = close,
     inputs: tuple[str, ...] = ("X",),
 ) -> Job:
     """A job of one of the six kernels; the float64 loop says what is expected, unless it is given."""
@@ -172,6 +178,17 @@ def qlinear() -> Iterator[Job]:
             yield Job(f"qlinear-{name}-{k - i}", apply_form(model, "functions"), feeds, dtype, case.oracle(), equal)
 
 
+def laid_out(y: Array, layout: str) -> Array:
+    """An NCHW result in the layout that a model's output has."""
+    return y if layout == "NCHW" else y.transpose(0, 2, 3, 1)
+
+
+def set_shape(model: onnx.ModelProto, shape: tuple[int, ...]) -> None:
+    """Make the shape of a model's output static."""
+    for dim, size in zip(model.graph.output[0].type.tensor_type.shape.dim, shape, strict=True):
+        dim.dim_value = size
+
+
 def qlinear_mobile() -> Iterator[Job]:
     """8-bit convolutions and mobile blocks in both types and layouts, with scales at which bodies are exact."""
     layouts = [(x, y) for x in qlinear_mobile_models.LAYOUTS for y in qlinear_mobile_models.LAYOUTS]
@@ -182,14 +199,29 @@ def qlinear_mobile() -> Iterator[Job]:
             stage.w //= 8  # the bodies' sums fit into the 24 bits of a float
         chosen = layouts[i % 4]
         model, feeds = qlinear_mobile_models.make_model(case, chosen, opset=OPSET)
-        expected = case.oracle()
-        if chosen[1] == "NHWC":
-            expected = expected.transpose(0, 2, 3, 1)
-        for dim, size in zip(model.graph.output[0].type.tensor_type.shape.dim, expected.shape, strict=True):
-            dim.dim_value = size
-        # ONNX Runtime makes a QLinearAdd of a body's residual, which rounds ties its own way.
-        compare = within_a_step if case.operator.residual else equal
-        yield Job(f"mobile-{shape}", apply_form(model, "functions"), feeds, np.dtype(dtype), expected, compare)
+        expected = laid_out(case.oracle(), chosen[1])
+        set_shape(model, expected.shape)
+        # ONNX Runtime makes a QLinearAdd of a body's residual, which rounds ties (here 1 in 40) its own way.
+        body = within_a_step if case.operator.residual else equal
+        yield Job(f"mobile-{shape}", apply_form(model, "functions"), feeds, np.dtype(dtype), expected, equal, body)
+
+
+def qlinear_kervolution() -> Iterator[Job]:
+    """8-bit kervolutions in both types and layouts; results next to a half may be a step off."""
+    layouts = [(x, y) for x in qlinear_mobile_models.LAYOUTS for y in qlinear_mobile_models.LAYOUTS]
+    every = itertools.product(qlinear_kervolution_models.KERNELS, qlinear_kervolution_models.SHAPES)
+    for i, (kernel, shape) in enumerate(every):
+        dtype, chosen = ("uint8", "int8")[i % 2], layouts[i % 4]
+        case = qlinear_kervolution_models.make_case(kernel, shape, dtype=dtype, per_channel=i % 3 > 0, degree=1 + i % 4)
+        model, feeds = qlinear_kervolution_models.make_model(case, chosen, opset=OPSET)
+        expected = laid_out(case.oracle(), chosen[1])
+        set_shape(model, expected.shape)
+
+        def compare(actual: Array, _: Array, what: str, case: Any = case, layout: str = chosen[1]) -> None:
+            case.check(actual if layout == "NCHW" else actual.transpose(0, 3, 1, 2), what)
+
+        model = apply_form(model, "functions")
+        yield Job(f"{kernel}-8-bits-{shape}", model, feeds, np.dtype(dtype), expected, compare)
 
 
 def whitening() -> Iterator[Job]:
@@ -218,6 +250,7 @@ FAMILIES: tuple[Callable[[], Iterator[Job]], ...] = (
     elementary,
     qlinear,
     qlinear_mobile,
+    qlinear_kervolution,
     whitening,
 )
 
