@@ -93,9 +93,12 @@ def test_fewer_layers_are_replaced_where_all_prove_nothing() -> None:
 
 def test_a_network_that_proves_nothing_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matrix_prepare.MOST_ROUNDING", 0.0)
-    with pytest.raises(RuntimeError, match=r"proves nothing: .*\(all 1\).*\(all 0.3\).*\(3x3 1\).*\(first 0.3\)"):
+    with pytest.raises(RuntimeError, match=r"rms: all 1 loses \S+, all 0.3 loses .* 3x3 1 .* first 0.3 loses \S+$"):
         build("resnet20", {"kernel": "polynomial"}, (3, 16, 20))
-    with pytest.raises(RuntimeError, match=r"proves nothing: [^,]*,[^,]*,[^,]*$"):
+    with pytest.raises(RuntimeError, match=r"rms: it loses \S+$"):
+        build("resnet20", {}, (3, 16, 20))
+    monkeypatch.setattr("matrix_prepare.LEAST_SPREAD", 1e3)
+    with pytest.raises(RuntimeError, match=r"rms: it varies by \S+$"):
         build("resnet20", {}, (3, 16, 20))
 
 
