@@ -16,6 +16,7 @@ from typing import Any
 import edgeconv
 from edgeconv.models.registry import ModelInfo, create, list_models
 from edgeconv.ops.kervolution import OPERATOR_OF_KERNEL
+from edgeconv.ops.kervolution_function import FUNCTIONS
 
 PLAIN, DECONVOLUTION = "plain", "deconvolution"
 LAYERS = (PLAIN, *OPERATOR_OF_KERNEL, DECONVOLUTION)
@@ -39,11 +40,11 @@ PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tensorrt_
 """What a cell's result depends on besides edgeconv."""
 
 SOURCES = {
-    **dict.fromkeys(OPERATOR_OF_KERNEL, ("nn/kervolution.py", "nn/convert.py", "ops/kervolution_function.py")),
+    **dict.fromkeys(OPERATOR_OF_KERNEL, ("nn/kervolution.py", "nn/convert.py")),
     DECONVOLUTION: ("nn/deconvolution.py", "nn/convert_deconvolution.py", "rewrite/fold_whitening.py"),
     PLAIN: (),
 }
-"""Files of edgeconv that make the layers, besides those of the architecture's own classes."""
+"""Files of edgeconv that make the layers, besides those of the architecture's own classes and the kernel's function."""
 
 EXPORT = ("export/graph.py", "export/forms.py", "export/pipeline.py")
 """Files of edgeconv that every cell goes through."""
@@ -86,6 +87,8 @@ class Cell:
             *(here / f"matrix_{part}.py" for part in ("prepare", "stages")),
         }
         told = {**self.to_dict(), "sources": {file.name: _code(file) for file in sorted(files)}, "packages": versions()}
+        if operator := OPERATOR_OF_KERNEL.get(self.layers):
+            told["function"] = FUNCTIONS[operator.name].SerializeToString(deterministic=True).hex()
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -8,7 +8,8 @@ the two attributes for TensorRT's parser. Four choices shape them:
 - The dot-product kernels are one `Conv` with the parameters folded into its weights and bias, which every runtime
   then folds into constants, and ‖x - w‖² = ‖x‖² + ‖w‖² - 2x·w, with ‖x‖² a box sum of the channel-summed squares.
 - The distance kernels loop over taps and channel blocks, so memory stays at the input, the output and one block of
-  `BLOCK_ELEMENTS`. They gather with the loop's index instead of slicing: TensorRT builds the former and not the latter.
+  about `BLOCK_ELEMENTS`. They gather with the loop's index instead of slicing: TensorRT builds the former and not the
+  latter.
   The form 2 Σmax(x, w) - Σx - Σw takes one operator less and is 14-20 % faster in ONNX Runtime, but it cancels for
   inputs with a large offset and turns an infinity into NaN, so the plain |x - w| is used.
 - TensorRT's parser loses strides and dilations that a function hands on to a `Conv` (seen in TensorRT-RTX 1.7; pads and
@@ -38,8 +39,9 @@ OPSET = 18
 """Standard opset of the bodies. Later versions of what they use only add types, so they fit any file from 18 on."""
 
 BLOCK_ELEMENTS = 1_572_864
-"""Bound on the elements of a distance kernel's temporaries (6 MiB): larger blocks fall out of the cache, smaller ones
-spend their time in the loop (measured on ResNet's layer shapes, 0.2 to 3.2 million)."""
+"""Elements that a distance kernel's temporaries have, roughly (6 MiB), and at most twice as many if a block has several
+channels: larger blocks fall out of the cache, smaller ones spend their time in the loop (measured on ResNet's layer
+shapes, 0.2 to 3.2 million)."""
 
 op: Any = opset18
 edgeconv = values.Opset(DOMAIN, VERSION)
@@ -226,9 +228,10 @@ def _loop_over_taps(combine: values.Op, reduce: values.Op) -> Any:
         taps = op.ReduceProd(window, keepdims=1)
 
         # Channels in `blocks` blocks of `depth`; the last is filled with zeros, which add |0 - 0| to every distance.
+        # By a constant, and not by how many of a dynamic number fit: TensorRT-RTX 1.7's builder crashes on the latter.
         outputs = op.Max(op.Mul(op.Mul(batch, positions), op.Mul(groups, filters)), one)
-        most = op.Max(op.Min(op.Div(op.Constant(value_ints=[BLOCK_ELEMENTS]), outputs), channels), one)
-        blocks = op.Div(op.Sub(op.Add(channels, most), one), most)
+        least = op.Max(op.Div(op.Constant(value_ints=[BLOCK_ELEMENTS]), channels), one)
+        blocks = op.Min(op.Div(op.Sub(op.Add(outputs, least), one), least), channels)
         depth = op.Div(op.Sub(op.Add(channels, blocks), one), blocks)
         fill = op.Sub(op.Mul(blocks, depth), channels)
 

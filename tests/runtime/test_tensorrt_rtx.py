@@ -131,6 +131,15 @@ def test_a_residual_network(tmp_path: Path) -> None:
     assert report.inlined["PolynomialKervolution"] > 5
 
 
+def test_distances_of_a_range_of_batches(tmp_path: Path) -> None:
+    """Into how many blocks a distance cuts its channels depends on the batch, here 1, 2 and 3."""
+    network = nn.Sequential(Kerv2d(3, 64, 3, padding=1, kernel="manhattan")).eval()
+    edgeconv.to_onnx(network, torch.randn(2, 3, 64, 72), tmp_path / "net.onnx", verify=False)
+    ends = {f"{end}_shapes": {"": (batch, 3, 64, 72)} for end, batch in (("min", 1), ("opt", 1), ("max", 8))}
+    report = build(tmp_path / "net.onnx", "8.9", **ends)
+    assert not next(iter(report.profile.values())).fixed
+
+
 def test_int8_from_the_file(tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     constants = {
