@@ -17,14 +17,16 @@ from __future__ import annotations
 import datetime
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from matrix_cells import LAYERS, SIZES, Cell, cells, versions
+from matrix_cells import LAYERS, SIZES, SMALL, Cell, cells, versions
 from matrix_run import Limits, Stages, run_cell
+from matrix_stages import EXPORT
 from matrix_table import failures, markdown, read_page, write_page
 from program import choose, results_path, stamp
 from rich.console import Console
@@ -75,7 +77,7 @@ def main(
         with _progress(console) as bar:
             task = bar.add_task("", total=len(todo), what="")
             limits = Limits(seconds, round(memory * 1024), threads)
-            for cell, stages in run_cells(todo, limits, jobs, lambda what: bar.update(task, what=what)):
+            for cell, stages in run_cells(todo, limits, jobs, kept, lambda what: bar.update(task, what=what)):
                 date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
                 kept[cell.key] = {
                     "digest": digests[cell.key], "date": date, "threads": threads, "jobs": jobs, "stages": stages,
@@ -102,13 +104,18 @@ def main(
 
 
 def run_cells(
-    todo: Sequence[Cell], limits: Limits, jobs: int, tell: Callable[[str], object]
+    todo: Sequence[Cell], limits: Limits, jobs: int, kept: Mapping[str, Any], tell: Callable[[str], object]
 ) -> Iterator[tuple[Cell, Stages]]:
-    """Run cells, `jobs` at a time, and yield each with its stages as it ends; an interrupt ends what is running."""
+    """Run cells, `jobs` at a time, and yield each with its stages as it ends; an interrupt ends what is running.
+
+    A network at its paper's input is first built as the small one was, if that is among `kept`.
+    """
     interrupted = threading.Event()
 
     def run(cell: Cell) -> Stages:
-        return run_cell(cell, limits, lambda stage: tell(f"{cell.key}: {stage}"), interrupted.is_set)
+        small = kept.get(replace(cell, size=SMALL).key, {}).get("stages", {}).get(EXPORT, {})
+        first = (small["where"], small["strength"]) if cell.size != SMALL and "where" in small else ()
+        return run_cell(cell, limits, lambda stage: tell(f"{cell.key}: {stage}"), interrupted.is_set, first)
 
     with ThreadPoolExecutor(jobs) as pool:
         try:

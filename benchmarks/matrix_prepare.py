@@ -69,7 +69,7 @@ WHITENING_MOMENTUM = 0.5
 
 
 def build(
-    architecture: str, config: Mapping[str, Any], shape: Sequence[int]
+    architecture: str, config: Mapping[str, Any], shape: Sequence[int], first: Sequence[Any] = ()
 ) -> tuple[nn.Module, Tensor, dict[str, Any]]:
     """Build an untrained network whose outputs on noise can tell right from wrong.
 
@@ -77,6 +77,7 @@ def build(
         architecture: As the registry names it.
         config: What it is built with, besides its defaults.
         shape: C, H, W of its input.
+        first: Which of `WHERE` and of the kernel's `STRENGTHS` to try before the others, where both are given.
 
     Returns:
         The network, in evaluation mode; the noise, (N, C, H, W), of which the first `COMPARED` samples are to be
@@ -88,7 +89,8 @@ def build(
     kernel = config.get("kernel")
     places = WHERE if kernel else ("",)
     tried = []
-    for where, strength in itertools.product(places, STRENGTHS.get(str(kernel), (1.0,))):
+    trials = itertools.product(places, STRENGTHS.get(str(kernel), (1.0,)))
+    for where, strength in sorted(trials, key=lambda trial: trial != tuple(first)):
         torch.manual_seed(0)
         noise = torch.randn(SMALL_NOISE if shape[1] * shape[2] <= SMALL_PIXELS else LARGE_NOISE, *shape)
         try:

@@ -52,8 +52,11 @@ def run_cell(
     limits: Limits,
     tell: Callable[[str], None] = lambda _: None,
     interrupted: Callable[[], bool] = lambda: False,
+    first: Sequence[Any] = (),
 ) -> Stages:
     """Run every stage of a cell; without the export's file nothing else is tried.
+
+    `first` is what `matrix_prepare.build` tries before all else.
 
     Returns:
         Stage -> its status, seconds, peak memory (MiB), figures, and the reason where it failed.
@@ -64,7 +67,7 @@ def run_cell(
     outcomes: Stages = {}
     with tempfile.TemporaryDirectory(prefix="export_matrix_") as name:
         folder = Path(name)
-        (folder / "cell.json").write_text(json.dumps(cell.to_dict()), encoding="utf-8")
+        (folder / "cell.json").write_text(json.dumps({**cell.to_dict(), "first": list(first)}), encoding="utf-8")
         for stage in stages_of(cell):
             tell(stage)
             outcomes[stage] = run_stage([sys.executable, str(PROGRAM), stage], folder, limits, interrupted)

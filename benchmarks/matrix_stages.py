@@ -42,7 +42,7 @@ def export(folder: Path, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
     shape = cell["input_shape"]
-    model, noise, how = build(cell["architecture"], cell["config"], shape)
+    model, noise, how = build(cell["architecture"], cell["config"], shape, cell["first"])
     start = time.perf_counter()
     report = edgeconv.to_onnx(model, torch.zeros(2, *shape), folder / MODEL, verify=False)
     seconds = time.perf_counter() - start

@@ -91,6 +91,17 @@ def test_fewer_layers_are_replaced_where_all_prove_nothing() -> None:
         assert rounding(model, noise[:COMPARED], [model(noise[:COMPARED])]) <= MOST_ROUNDING
 
 
+def test_what_is_tried_first() -> None:
+    _, _, how = build("resnet20", {"kernel": "gaussian"}, (3, 16, 20), ("first", 0.5))
+    assert (how["where"], how["strength"]) == ("first", 0.5)
+
+
+def test_the_others_are_tried_after_what_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matrix_prepare.MOST_ROUNDING", 0.0)
+    with pytest.raises(RuntimeError, match=r"rms: first 1 loses \S+, all 1 loses \S+, all 0.3 loses .* first 0.3 "):
+        build("resnet20", {"kernel": "polynomial"}, (3, 16, 20), ("first", 1.0))
+
+
 def test_a_network_that_proves_nothing_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matrix_prepare.MOST_ROUNDING", 0.0)
     with pytest.raises(RuntimeError, match=r"rms: all 1 loses \S+, all 0.3 loses .* 3x3 1 .* first 0.3 loses \S+$"):
@@ -164,9 +175,25 @@ def test_cells_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(export_matrix, "run_cell", fake)
     todo = [cell(layers=layer) for layer in LAYERS[:4]]
-    done = list(export_matrix.run_cells(todo, LIMITS, 2, lambda _: None))
+    done = list(export_matrix.run_cells(todo, LIMITS, 2, {}, lambda _: None))
     assert {each.key for each, _ in done} == {each.key for each in todo}
     assert all(stages["of"]["key"] == each.key for each, stages in done)
+
+
+def test_the_network_of_a_paper_is_built_first_as_the_small_one_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def fake(each: Cell, *rest: Any) -> dict[str, Any]:
+        asked[each.key] = rest[-1]
+        return {}
+
+    monkeypatch.setattr(export_matrix, "run_cell", fake)
+    kept = {cell("alexnet", "gaussian").key: {"stages": {EXPORT: {"where": "3x3", "strength": 0.25}}}}
+    todo = [cell("alexnet", layer, size) for layer in ("gaussian", "sigmoid") for size in SIZES]
+    list(export_matrix.run_cells(todo, LIMITS, 1, kept, lambda _: None))
+    found = asked.pop("alexnet/gaussian/paper")
+    assert found == ("3x3", 0.25)
+    assert set(asked.values()) == {()}
 
 
 def test_a_failed_export_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +269,7 @@ def test_results_file(tmp_path: Path) -> None:
 def test_program_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def fake(each: Cell, limits: Limits, tell: Any, interrupted: Any) -> dict[str, Any]:
+    def fake(each: Cell, *_: Any) -> dict[str, Any]:
         ran.append(each.key)
         reason = {} if each.layers == PLAIN else {"OpenVINO": "reason"}
         found: dict[str, Any] = outcome(**reason)["stages"]
