@@ -238,10 +238,10 @@ def spread(outputs: list[Tensor]) -> float:
 
 
 def rounding(model: nn.Module, x: Tensor, outputs: list[Tensor]) -> float:
-    """How far the outputs are from those in float64, relative to their rms."""
+    """How far the outputs are from those in float64 (which may be out of all range), relative to their own rms."""
     exact = outputs_of(copy.deepcopy(model).double(), x.double())
     shares = [
-        float((found - want).abs().max() / want.square().mean().sqrt())
+        float((found - want).abs().max() / found.square().mean().sqrt())
         for found, want in zip(outputs, exact, strict=True)
     ]
     return max((share if math.isfinite(share) else math.inf for share in shares), default=0.0)

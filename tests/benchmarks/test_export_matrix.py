@@ -130,6 +130,15 @@ def test_float64_is_what_rounding_is_measured_against() -> None:
     assert rounding(model, x, [output * float("nan")]) == float("inf")
 
 
+def test_outputs_that_are_out_of_range_in_float64_alone_are_wrong() -> None:
+    class Chaotic(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.dtype == torch.float32 else x * 1e298
+
+    x = torch.randn(5, 4)
+    assert rounding(Chaotic(), x, [x]) > 1
+
+
 def test_spread_of_outputs_that_prove_nothing() -> None:
     assert spread([torch.ones(3, 4)]) == 0
     assert spread([torch.tensor([[1.0, float("inf")], [2.0, 3.0]])]) == 0
