@@ -49,7 +49,8 @@ WHERE = ("all", "3x3", "first")
 """Which layers become kervolutions: the first of these with which an untrained network is not chaotic."""
 
 SMALL_NOISE, LARGE_NOISE = 16, 3
-"""Samples that networks are prepared on, of at most `SMALL_PIXELS` and of more pixels."""
+"""Samples that networks are prepared on, of at most `SMALL_PIXELS` and of more pixels. Deconvolutions always take the
+former: a layer that squeezes an image to one position (SENet's) would else whiten by the statistics of three."""
 SMALL_PIXELS = 64 * 72
 
 COMPARED = 3
@@ -94,7 +95,8 @@ def build(
     ordered = sorted(trials, key=lambda trial: trial != tuple(first))
     for most_rounding, (where, strength) in itertools.product(MOST_ROUNDING, ordered):
         torch.manual_seed(0)
-        noise = torch.randn(SMALL_NOISE if shape[1] * shape[2] <= SMALL_PIXELS else LARGE_NOISE, *shape)
+        many = shape[1] * shape[2] <= SMALL_PIXELS or "deconv_block" in config
+        noise = torch.randn(SMALL_NOISE if many else LARGE_NOISE, *shape)
         try:
             model = create(architecture, **config, **({"where": where} if where else {}))
         except InputError:
