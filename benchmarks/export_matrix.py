@@ -67,13 +67,15 @@ def main(
         environment = stamp(threads)
         path = results or results_path("export_matrix", environment)
         read_page(page)
-        kept: dict[str, Any] = read_cells(path)
+        kept, packages = read_results(path)
         head = {"environment": environment.to_dict(), "packages": versions()}
         todo = [
             cell for cell in ([] if page_only else chosen)
             if fresh or kept.get(cell.key, {}).get("digest") != digests[cell.key]
             or (retry and failures(kept[cell.key]))
         ]  # fmt: skip
+        if earlier := sum(cell.key in kept and kept[cell.key]["digest"] != digests[cell.key] for cell in chosen):
+            console.print(f"{earlier} of the kept results are of other code or packages{_changes(packages)}")
         with _progress(console) as bar:
             task = bar.add_task("", total=len(todo), what="")
             limits = Limits(seconds, round(memory * 1024), threads)
@@ -128,16 +130,17 @@ def run_cells(
             raise
 
 
-def read_cells(path: Path) -> dict[str, Any]:
-    """What earlier runs found; nothing where there is no file.
+def read_results(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What earlier runs found, and the packages' versions of the last; nothing where there is no file.
 
     Raises:
         InputError: The file is not one of this program's.
     """
     if not path.exists():
-        return {}
+        return {}, {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["cells"])
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return dict(found["cells"]), dict(found["packages"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} holds no results of this program.", "Move it away, or name another --results."
@@ -148,6 +151,15 @@ def write_cells(path: Path, head: dict[str, Any], kept: dict[str, Any], every: l
     """Write the results, a line a cell; cells that there are no more are left out."""
     lines = [f'  "{cell.key}": {json.dumps(kept[cell.key])}' for cell in every if cell.key in kept]
     write_text(path, f"{json.dumps(head, indent=1)[:-2]},\n" + ' "cells": {\n' + ",\n".join(lines) + "\n }\n}\n")
+
+
+def _changes(packages: Mapping[str, str]) -> str:
+    changed = [
+        f"{name} {packages[name]}, here {version}"
+        for name, version in versions().items()
+        if packages.get(name, version) != version
+    ]
+    return f" ({'; '.join(changed)})" if changed else ""
 
 
 def _progress(console: Console) -> Progress:

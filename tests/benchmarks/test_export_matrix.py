@@ -10,9 +10,10 @@ from typing import Any
 
 import export_matrix
 import matrix_cells
+import onnx
 import pytest
 import torch
-from export_matrix import read_cells, write_cells
+from export_matrix import read_results, write_cells
 from matrix_cells import LAYERS, PAPER, PLAIN, SIZES, SMALL, Cell, cells
 from matrix_prepare import COMPARED, LEAST_SPREAD, MOST_ROUNDING, build, rounding, spread
 from matrix_run import FAILED, PASSED, Limits, run_cell, run_stage, stages_of
@@ -280,13 +281,12 @@ def test_page_is_changed_between_its_markers_alone(tmp_path: Path) -> None:
 
 def test_results_file(tmp_path: Path) -> None:
     path, every = tmp_path / "results.json", [cell(), cell(layers="gaussian")]
-    assert read_cells(path) == {}
+    assert read_results(path) == ({}, {})
     write_cells(path, {"packages": {"torch": "1"}}, {every[1].key: outcome(), "gone": outcome()}, every)
-    assert read_cells(path) == {every[1].key: outcome()}
-    assert json.loads(path.read_text(encoding="utf-8"))["packages"] == {"torch": "1"}
+    assert read_results(path) == ({every[1].key: outcome()}, {"torch": "1"})
     path.write_text("[]", encoding="utf-8")
     with pytest.raises(InputError, match="no results of this program"):
-        read_cells(path)
+        read_results(path)
 
 
 def test_program_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,4 +318,13 @@ def test_program_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     assert ran == ["resnet20/plain/small"]
     assert run("--page-only", "--layers", "manhattan") == 0
     assert ran == []
+
+    kept = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    kept["packages"]["onnx"] = "0.1"
+    kept["cells"]["resnet20/plain/small"]["digest"] = "before"
+    (tmp_path / "r.json").write_text(json.dumps(kept), encoding="utf-8")
+    result = CliRunner().invoke(export_matrix.app, [*options, "--layers", "plain,gaussian"])
+    assert ran == ["resnet20/plain/small"]
+    said = " ".join(result.stderr.split())
+    assert f"1 of the kept results are of other code or packages (onnx 0.1, here {onnx.__version__})" in said
     assert run("--architectures", "resnet21") == 2
