@@ -7,11 +7,12 @@ the two attributes for TensorRT's parser. Four choices shape them:
 
 - The dot-product kernels are one `Conv` with the parameters folded into its weights and bias, which every runtime
   then folds into constants, and ‖x - w‖² = ‖x‖² + ‖w‖² - 2x·w, with ‖x‖² a box sum of the channel-summed squares.
-- The distance kernels loop over taps and channel blocks, so memory stays at the input, the output and one block of
+- The distance kernels loop over channel blocks and taps, so memory stays at the input, the output and one block of
   about `BLOCK_ELEMENTS`. They gather with the loop's index instead of slicing: TensorRT builds the former and not the
-  latter.
+  latter. OpenVINO 2026.4 negates a subtrahend before what gathers it, all of it at every turn of a loop: so x is the
+  subtrahend, and the inner loop sees one block of it and one column of taps.
   The form 2 Σmax(x, w) - Σx - Σw takes one operator less and is 14-20 % faster in ONNX Runtime, but it cancels for
-  inputs with a large offset and turns an infinity into NaN, so the plain |x - w| is used.
+  inputs with a large offset and turns an infinity into NaN, so the plain |w - x| is used.
 - TensorRT's parser loses strides and dilations that a function hands on to a `Conv` (seen in TensorRT-RTX 1.7; pads and
   group arrive). So a result is always given the shape it must have: there such a file fails to load, instead of
   computing something else. Expanded in place, as `--inline` does, it is right.
@@ -225,13 +226,14 @@ def _loop_over_taps(combine: values.Op, reduce: values.Op) -> Any:
         padded = op.Add(op.Add(size, before), after)
         out = _output_size(X, W, strides=strides, pads=pads, dilations=dilations)
         positions = op.ReduceProd(out, keepdims=1)
-        taps = op.ReduceProd(window, keepdims=1)
+        tall = op.Slice(window, zero, one)
+        wide = op.Slice(window, one, two)
 
         # Channels in `blocks` blocks of `depth`; the last is filled with zeros, which add |0 - 0| to every distance.
         # By a constant, and not by how many of a dynamic number fit: TensorRT-RTX 1.7's builder crashes on the latter.
         outputs = op.Max(op.Mul(op.Mul(batch, positions), op.Mul(groups, filters)), one)
-        least = op.Max(op.Div(op.Constant(value_ints=[BLOCK_ELEMENTS]), channels), one)
-        blocks = op.Min(op.Div(op.Sub(op.Add(outputs, least), one), least), channels)
+        at_once = op.Max(op.Div(op.Constant(value_ints=[BLOCK_ELEMENTS]), channels), one)  # outputs, in one block
+        blocks = op.Min(op.Div(op.Sub(op.Add(outputs, at_once), one), at_once), channels)
         depth = op.Div(op.Sub(op.Add(channels, blocks), one), blocks)
         fill = op.Sub(op.Mul(blocks, depth), channels)
 
@@ -246,38 +248,36 @@ def _loop_over_taps(combine: values.Op, reduce: values.Op) -> Any:
         x = op.Reshape(x, op.Concat(batch, groups, channels, size, axis=0))
         x = op.Pad(x, op.Concat(zero, zero, zero, before, zero, zero, fill, after, axis=0))
         x = op.Reshape(x, op.Concat(batch, groups, blocks, depth, padded, axis=0))
-        w = op.Reshape(w, op.Concat(groups, filters, channels, taps, axis=0))
-        w = op.Pad(w, op.Concat(zero, zero, zero, zero, zero, zero, fill, zero, axis=0))
-        w = op.Reshape(w, op.Concat(groups, filters, blocks, depth, taps, axis=0))
-        w = op.Transpose(w, perm=[4, 2, 0, 1, 3])
-        w = op.Reshape(w, op.Concat(op.Mul(taps, blocks), groups, filters, depth, one, axis=0))
+        w = op.Reshape(w, op.Concat(groups, filters, channels, window, axis=0))
+        w = op.Pad(w, op.Concat(zero, zero, zero, zero, zero, zero, zero, fill, zero, zero, axis=0))
+        w = op.Reshape(w, op.Concat(groups, filters, blocks, depth, window, axis=0))
+        w = op.Transpose(w, perm=[2, 5, 4, 0, 1, 3])
+        w = op.Reshape(w, op.Concat(op.Mul(blocks, wide), tall, groups, filters, depth, one, axis=0))
 
         # Row (column) indices that each vertical (horizontal) tap reads: (kH, H') and (kW, W').
         first = op.Constant(value_int=0)
         step = op.Constant(value_int=1)
-        tall = op.Squeeze(op.Slice(window, zero, one))
-        wide = op.Squeeze(op.Slice(window, one, two))
+        kernel_rows = op.Squeeze(tall)
+        kernel_columns = op.Squeeze(wide)
         rows = op.Add(
             op.Mul(op.Range(first, op.Squeeze(op.Slice(out, zero, one)), step), op.Slice(stride, zero, one)),
-            op.Unsqueeze(op.Mul(op.Range(first, tall, step), op.Slice(dilation, zero, one)), one),
+            op.Unsqueeze(op.Mul(op.Range(first, kernel_rows, step), op.Slice(dilation, zero, one)), one),
         )
         columns = op.Add(
             op.Mul(op.Range(first, op.Squeeze(op.Slice(out, one, two)), step), op.Slice(stride, one, two)),
-            op.Unsqueeze(op.Mul(op.Range(first, wide, step), op.Slice(dilation, one, two)), one),
+            op.Unsqueeze(op.Mul(op.Range(first, kernel_columns, step), op.Slice(dilation, one, two)), one),
         )
 
         block_shape = op.Concat(batch, groups, one, depth, positions, axis=0)
-        count = op.Squeeze(blocks)
-        rounds = op.Mul(tall, count)
         total = op.Expand(op.Constant(value_float=0.0), op.Concat(batch, groups, filters, positions, axis=0))
-        for j in range(wide):
-            x_column = op.Gather(x, op.Gather(columns, j, axis=0), axis=5)
-            for turn in range(rounds):
-                i = op.Div(turn, count)
-                block = op.Mod(turn, count)
-                x_block = op.Gather(op.Gather(x_column, block, axis=2), op.Gather(rows, i, axis=0), axis=3)
-                w_block = op.Gather(w, op.Add(op.Mul(op.Add(op.Mul(i, wide), j), count), block), axis=0)
-                difference = op.Abs(op.Sub(op.Reshape(x_block, block_shape), w_block))
+        turns = op.Mul(op.Squeeze(blocks), kernel_columns)
+        for turn in range(turns):
+            x_block = op.Gather(x, op.Div(turn, kernel_columns), axis=2)
+            x_column = op.Gather(x_block, op.Gather(columns, op.Mod(turn, kernel_columns), axis=0), axis=4)
+            w_column = op.Gather(w, turn, axis=0)
+            for i in range(kernel_rows):
+                x_tap = op.Reshape(op.Gather(x_column, op.Gather(rows, i, axis=0), axis=3), block_shape)
+                difference = op.Abs(op.Sub(op.Gather(w_column, i, axis=0), x_tap))
                 total = combine(total, reduce(difference, three, keepdims=0))
         y = op.Reshape(op.Sub(nan, total), op.Concat(batch, op.Mul(groups, filters), out, axis=0))
         return op.CastLike(op.Add(y, _bias(W, B)), X)
