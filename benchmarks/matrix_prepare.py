@@ -61,7 +61,7 @@ LEAST_SPREAD = 2e-3
 
 MOST_ROUNDING = (1e-4, 3e-4)
 """Nor are outputs of which float32 loses a larger part of their rms: a tenth of the tolerance, or, where no way of
-building the network keeps to that, a third."""
+building the network keeps to that or a smaller input has shown which to take, a third."""
 
 LEAST_VARIANCE = 0.3
 """What a channel is taken to vary by at least, in shares of its layer's mean variance."""
@@ -79,7 +79,8 @@ def build(
         architecture: As the registry names it.
         config: What it is built with, besides its defaults.
         shape: C, H, W of its input.
-        first: Which of `WHERE` and of the kernel's `STRENGTHS` to try before the others, where both are given.
+        first: Which of `WHERE` and of the kernel's `STRENGTHS` to try before the others, where both are given; the
+            larger bound of `MOST_ROUNDING` will do for it.
 
     Returns:
         The network, in evaluation mode; the noise, (N, C, H, W), of which the first `COMPARED` samples are to be
@@ -91,9 +92,11 @@ def build(
     kernel = config.get("kernel")
     places = WHERE if kernel else ("",)
     tried: dict[str, str] = {}
-    trials = itertools.product(places, STRENGTHS.get(str(kernel), (1.0,)))
-    ordered = sorted(trials, key=lambda trial: trial != tuple(first))
-    for most_rounding, (where, strength) in itertools.product(MOST_ROUNDING, ordered):
+    trials = list(itertools.product(places, STRENGTHS.get(str(kernel), (1.0,))))
+    bounded = sorted(
+        itertools.product(MOST_ROUNDING, trials), key=lambda each: each != (MOST_ROUNDING[-1], tuple(first))
+    )
+    for most_rounding, (where, strength) in bounded:
         torch.manual_seed(0)
         many = shape[1] * shape[2] <= SMALL_PIXELS or "deconv_block" in config
         noise = torch.randn(SMALL_NOISE if many else LARGE_NOISE, *shape)

@@ -117,6 +117,16 @@ def test_a_larger_loss_passes_where_no_other_way_is_better(monkeypatch: pytest.M
     assert how == usual
 
 
+def test_a_larger_loss_passes_for_what_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([2e-4, 0.0, 2e-4, 0.0])
+    monkeypatch.setattr("matrix_prepare.rounding", lambda *_: next(losses))
+    _, _, how = build("resnet20", {"kernel": "polynomial"}, (3, 16, 20), ("3x3", 0.3))
+    assert (how["where"], how["strength"], how["rounding"]) == ("3x3", 0.3, 2e-4)
+    assert next(losses) == 0.0
+    _, _, how = build("resnet20", {"kernel": "polynomial"}, (3, 16, 20))
+    assert (how["where"], how["strength"], how["rounding"]) == ("all", 0.3, 0.0)
+
+
 def test_a_network_that_proves_nothing_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matrix_prepare.MOST_ROUNDING", (0.0, 0.0))
     with pytest.raises(RuntimeError, match=r"rms: all 1 loses \S+, all 0.3 loses .* 3x3 1 .* first 0.3 loses \S+$"):
