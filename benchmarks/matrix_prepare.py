@@ -63,6 +63,13 @@ MOST_ROUNDING = (1e-4, 3e-4)
 """Nor are outputs of which float32 loses a larger part of their rms: a tenth of the tolerance, or, where no way of
 building the network keeps to that or a smaller input has shown which to take, a third."""
 
+AGAIN, JITTER = 3, 1e-7
+"""A network of Manhattan layers, and one that is to pass by the larger bound of `MOST_ROUNDING`, runs in float32 so
+many times more, on inputs that differ by so much: of a chaotic one, one run may lose a twentieth of the next."""
+
+STEADY = 2
+"""The larger bound will do where no run loses more than so many times as much as another."""
+
 LEAST_VARIANCE = 0.3
 """What a channel is taken to vary by at least, in shares of its layer's mean variance."""
 
@@ -107,16 +114,21 @@ def build(
                 raise
             continue
         prepare(model, noise, strength)
-        outputs = outputs_of(model, noise[:COMPARED])
+        x = noise[:COMPARED]
+        outputs = outputs_of(model, x)
         varied, what = spread(outputs), f"{where} {strength:g}" if kernel else "it"
         if varied < LEAST_SPREAD:
             tried[what] = f"varies by {varied:.0e}"
             continue
-        lost = rounding(model, noise[:COMPARED], outputs)
-        if lost <= most_rounding:
+        exact = in_float64(model, x)
+        lost = [rounding(outputs, exact)]
+        if kernel == "manhattan" or MOST_ROUNDING[0] < lost[0] <= most_rounding:
+            again = (outputs_of(model, x * (1 + JITTER * torch.randn_like(x))) for _ in range(AGAIN))
+            lost += [rounding(found, exact) for found in again]
+        if max(lost) <= (most_rounding if max(lost) <= STEADY * min(lost) else MOST_ROUNDING[0]):
             how = {"where": where, "strength": strength} if kernel else {}
-            return model, noise, {**how, "spread": float(f"{varied:.1e}"), "rounding": float(f"{lost:.1e}")}
-        tried[what] = f"loses {lost:.0e}"
+            return model, noise, {**how, "spread": float(f"{varied:.1e}"), "rounding": float(f"{max(lost):.1e}")}
+        tried[what] = f"loses {max(lost):.0e}"
     raise RuntimeError(
         "PyTorch's output proves nothing, by what it varies from sample to sample or loses in float32, in shares of "
         f"its rms: {', '.join(f'{what} {found}' for what, found in tried.items())}"
@@ -232,6 +244,11 @@ def outputs_of(model: nn.Module, x: Tensor) -> list[Tensor]:
         return list(torch.utils._pytree.tree_leaves(model(x)))
 
 
+def in_float64(model: nn.Module, x: Tensor) -> list[Tensor]:
+    """What a network computes in float64."""
+    return outputs_of(copy.deepcopy(model).double(), x.double())
+
+
 def spread(outputs: list[Tensor]) -> float:
     """How much a network's outputs differ from sample to sample, relative to their rms; 0 if they are not finite."""
     shares = []
@@ -242,9 +259,8 @@ def spread(outputs: list[Tensor]) -> float:
     return min(shares, default=0.0)
 
 
-def rounding(model: nn.Module, x: Tensor, outputs: list[Tensor]) -> float:
-    """How far the outputs are from those in float64 (which may be out of all range), relative to their own rms."""
-    exact = outputs_of(copy.deepcopy(model).double(), x.double())
+def rounding(outputs: list[Tensor], exact: list[Tensor]) -> float:
+    """How far outputs are from those in float64 (which may be out of all range), relative to their own rms."""
     shares = [
         float((found - want).abs().max() / found.square().mean().sqrt())
         for found, want in zip(outputs, exact, strict=True)

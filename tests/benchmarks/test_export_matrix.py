@@ -15,7 +15,7 @@ import pytest
 import torch
 from export_matrix import read_results, write_cells
 from matrix_cells import LAYERS, PAPER, PLAIN, SIZES, SMALL, Cell, cells
-from matrix_prepare import COMPARED, LEAST_SPREAD, MOST_ROUNDING, build, rounding, spread
+from matrix_prepare import COMPARED, LEAST_SPREAD, MOST_ROUNDING, build, in_float64, rounding, spread
 from matrix_run import FAILED, PASSED, Limits, run_cell, run_stage, stages_of
 from matrix_stages import EXPORT, FUNCTIONS, NATIVE, OPENVINO, REFERENCE, TENSORRT
 from matrix_table import BEGIN, END, markdown, write_page
@@ -74,7 +74,7 @@ def test_prepared_networks_tell_right_from_wrong(kernel: str) -> None:
     with torch.no_grad():
         output = model(x)
         assert spread([output]) >= LEAST_SPREAD
-        assert rounding(model, x, [output]) <= MOST_ROUNDING[0]
+        assert rounding([output], in_float64(model, x)) <= MOST_ROUNDING[0]
         layer = next(module for module in model.modules() if isinstance(module, Kerv2d))
         layer.weight.mul_(1.01)
         change = (model(x) - output).abs().max() / output.square().mean().sqrt()
@@ -89,7 +89,8 @@ def test_fewer_layers_are_replaced_where_all_prove_nothing() -> None:
     assert replaced
     assert all(layer.kernel_size == (3, 3) for layer in replaced)
     with torch.no_grad():
-        assert rounding(model, noise[:COMPARED], [model(noise[:COMPARED])]) <= MOST_ROUNDING[0]
+        x = noise[:COMPARED]
+        assert rounding([model(x)], in_float64(model, x)) <= MOST_ROUNDING[0]
 
 
 @pytest.mark.parametrize("size", [64, 224])
@@ -118,13 +119,32 @@ def test_a_larger_loss_passes_where_no_other_way_is_better(monkeypatch: pytest.M
 
 
 def test_a_larger_loss_passes_for_what_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([2e-4, 0.0, 2e-4, 0.0])
+    losses = iter([2e-4, 2e-4, 1.5e-4, 2e-4, 0.0, 2e-4, 0.0])
     monkeypatch.setattr("matrix_prepare.rounding", lambda *_: next(losses))
     _, _, how = build("resnet20", {"kernel": "polynomial"}, (3, 16, 20), ("3x3", 0.3))
     assert (how["where"], how["strength"], how["rounding"]) == ("3x3", 0.3, 2e-4)
     assert next(losses) == 0.0
     _, _, how = build("resnet20", {"kernel": "polynomial"}, (3, 16, 20))
     assert (how["where"], how["strength"], how["rounding"]) == ("all", 0.3, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "strength"),
+    [
+        ([9e-5, 1e-5, 5e-5, 2e-5], 1.0),
+        ([2e-4, 1.5e-4, 2.5e-4, 2e-4], 1.0),  # as steady as a larger bound wants it
+        ([7e-5, 1.4e-4, 2.2e-4, 1.3e-4], 0.7),
+        ([7e-5, 4e-4, 4e-4, 4e-4], 0.7),
+    ],
+)
+def test_one_run_of_a_chaotic_network_is_no_proof(
+    losses: list[float], strength: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = [] if strength == 1 else losses  # under the smaller bound
+    found = iter([*losses, *again, 0.0, 0.0, 0.0, 0.0])
+    monkeypatch.setattr("matrix_prepare.rounding", lambda *_: next(found))
+    _, _, how = build("resnet20", {"kernel": "manhattan"}, (3, 16, 20), ("all", 1.0))
+    assert (how["strength"], how["rounding"]) == (strength, max(losses) if strength == 1 else 0.0)
 
 
 def test_a_network_that_proves_nothing_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,9 +163,11 @@ def test_float64_is_what_rounding_is_measured_against() -> None:
     x = torch.randn(5, 4)
     with torch.no_grad():
         output = model(x)
-    assert rounding(model, x, [output * 1.5]) > 0.4
-    assert rounding(model, x, [output]) < 1e-6
-    assert rounding(model, x, [output * float("nan")]) == float("inf")
+    exact = in_float64(model, x)
+    assert exact[0].dtype == torch.float64
+    assert rounding([output * 1.5], exact) > 0.4
+    assert 0 < rounding([output], exact) < 1e-6
+    assert rounding([output * float("nan")], exact) == float("inf")
 
 
 def test_outputs_that_are_out_of_range_in_float64_alone_are_wrong() -> None:
@@ -154,7 +176,7 @@ def test_outputs_that_are_out_of_range_in_float64_alone_are_wrong() -> None:
             return x if x.dtype == torch.float32 else x * 1e298
 
     x = torch.randn(5, 4)
-    assert rounding(Chaotic(), x, [x]) > 1
+    assert rounding([x], in_float64(Chaotic(), x)) > 1
 
 
 def test_spread_of_outputs_that_prove_nothing() -> None:
