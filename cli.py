@@ -18,6 +18,8 @@ from edgeconv.bench.environment import edgeconv_version
 from edgeconv.bench.inputs import parse_shapes
 from edgeconv.bench.progress import show_progress
 from edgeconv.errors import EdgeconvError, InputError, ParityError
+from edgeconv.files import check_output
+from edgeconv.json_text import json_text
 from edgeconv.models.registry import ModelTable
 from edgeconv.quantize.settings import parse_numbers, parse_size
 
@@ -66,7 +68,8 @@ def _program(
 
 
 CheckpointArgument = Annotated[
-    Path, typer.Argument(help="A .pt or .pth checkpoint, or a .pt2 ExportedProgram.", show_default=False)
+    Path,
+    typer.Argument(help="A .pt, .pth or .safetensors checkpoint, or a .pt2 ExportedProgram.", show_default=False),
 ]
 ArchOption = Annotated[
     str | None, typer.Option("--arch", help="Architecture of a bare state dict; `edgeconv models` lists the names.")
@@ -119,12 +122,12 @@ TrustEngineOption = Annotated[
 def export(
     checkpoint: Annotated[
         Path | None,
-        typer.Argument(help="A .pt or .pth checkpoint, or a .pt2 ExportedProgram.", show_default=False),
+        typer.Argument(help="A .pt, .pth or .safetensors checkpoint, or a .pt2 ExportedProgram.", show_default=False),
     ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Of --arch, in the checkpoint's place: a state dict, .pth or .safetensors; also torchvision's."
+            help="Of --arch, in the checkpoint's place: a state dict, .pth or .safetensors; also torchvision's, timm's."
         ),
     ] = None,
     output: Annotated[
@@ -327,6 +330,8 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure latency, throughput, memory and loading time of models; on a GPU its own time apart."""
+    if output is not None:
+        check_output("--output", output, models)
     with show_progress(err) as tick:
         report = edgeconv.benchmark(
             models,
@@ -710,7 +715,7 @@ def main() -> None:
 
 def _show(report: Any, as_json: bool, **options: bool) -> None:
     if as_json:
-        out.file.write(json.dumps(report.to_dict(), indent=2) + "\n")
+        out.file.write(json_text(report.to_dict()) + "\n")
     else:
         report.render(out, **options)
 

@@ -40,7 +40,7 @@ STRENGTHS = {
     "polynomial": (1.0, 0.3),
     "gaussian": (1.0, 0.5, 0.25),
     "sigmoid": (1.0, 0.5, 0.25),
-    "euclidean": (1.0, 0.6, 1.5),
+    "euclidean": (1.0, 0.6, 1.5, 0.3),
     "manhattan": (1.0, 0.7, 1.5, 0.3, 0.15),
 }
 """Factors on a kernel's figures above (a gaussian's is on gamma), to be tried in this order."""

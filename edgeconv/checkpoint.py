@@ -13,8 +13,8 @@ The format is a plain dictionary written by `torch.save`, read back with `weight
     training        how it came about: command, seed, curves; or None
     samples         {"images": (N, C, H, W) uint8, "labels": (N) int64}, real inputs to check exports on; or None
 
-Also taken: a bare state dict (with `architecture`), an `ExportedProgram` (`.pt2`), and, only with `trust_pickle`, a
-pickled module. Needs the `export` extra (torch).
+Also taken: a bare state dict, `.pth` or `.safetensors` (with `architecture`), an `ExportedProgram` (`.pt2`), and, only
+with `trust_pickle`, a pickled module. Needs the `export` extra (torch).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeconv.errors import CheckpointError
 from edgeconv.files import atomic_output
@@ -171,6 +172,8 @@ def load_checkpoint(
     """
     source = Path(path)
     content, sha256 = _read(source, trust_pickle)
+    if isinstance(content, ExportedProgram | nn.Module) and (architecture is not None or config):
+        raise CheckpointError(f"{source} is a whole model, not a state dict.", "Leave out --arch and --config.")
     if isinstance(content, ExportedProgram):
         return Checkpoint(content.module(), "exported program", sha256, program=content)
     if isinstance(content, nn.Module):
@@ -324,29 +327,49 @@ def _from_checkpoint(
 def _from_state_dict(
     source: Path, content: dict[str, Any], sha256: str, architecture: str | None, config: Mapping[str, Any] | None
 ) -> Checkpoint:
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content.get(key), Mapping):
-            content = dict(content[key])
-            break
-    if not content or not _is_state(content):
-        raise CheckpointError(
-            f"{source} is neither an edgeconv checkpoint nor a state dict.",
-            "Save it with edgeconv.save_checkpoint, or save model.state_dict() and pass --arch.",
-        )
+    state = _bare_state(source, content)
     if architecture is None:
         raise CheckpointError(
             f"{source} is a bare state dict, which does not say its architecture.",
             "Add --arch NAME (and --config KEY=VALUE where it needs one); `edgeconv models` lists the names.",
         )
-    if all(key.startswith("module.") for key in content):  # saved from a DataParallel wrapper
-        content = {key.removeprefix("module."): value for key, value in content.items()}
     from edgeconv.models.registry import model_info
 
     settings = dict(config or {})
-    module = _build(source, architecture, settings, content)
+    module = _build(source, architecture, settings, state)
     shape = model_info(architecture).input_shape
     channels = int(settings.get("in_channels", shape[0]))
     return Checkpoint(module, architecture, sha256, config=settings, input_shape=(channels, *shape[1:]))
+
+
+_STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")
+"""Under which training scripts save the weights beside the optimizer's state and the like; earlier ones first."""
+
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What `DataParallel` and `torch.compile` put before every name."""
+
+
+def _bare_state(source: Path, content: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Return the state dict that a file is, or holds, by the names of the model alone."""
+    if content and _is_state(content):
+        state: Mapping[str, Tensor] = content
+    else:
+        held = {key: value for key, value in content.items() if _is_state(value) and len(value)}
+        known = [key for key in _STATE_KEYS if key in held] or list(held)
+        if not held:
+            raise CheckpointError(
+                f"{source} is neither an edgeconv checkpoint nor a state dict.",
+                "Save it with edgeconv.save_checkpoint, or save model.state_dict() and pass --arch.",
+            )
+        if known[0] not in _STATE_KEYS and len(held) > 1:
+            raise CheckpointError(
+                f"{source} holds several state dicts: {', '.join(map(str, held))}.",
+                "Save the one that is meant in a file of its own.",
+            )
+        state = held[known[0]]
+    while prefix := next((each for each in _WRAPPERS if all(key.startswith(each) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def _build(source: Path, architecture: str, config: dict[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
@@ -357,12 +380,17 @@ def _build(source: Path, architecture: str, config: dict[str, Any], state: Mappi
     names = None
     if expected.keys() != state.keys():
         matched = match_state(architecture, module, state)
-        state, names = matched.state, matched.source
+        # Files of before PyTorch 0.4.1 lack batch normalisation's counters, which inference does without.
+        counters = (
+            f"{name}.num_batches_tracked" for name, part in module.named_modules() if isinstance(part, _BatchNorm)
+        )
+        state = {**{name: expected[name] for name in counters if name in expected}, **matched.state}
+        names = matched.source
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     misfits = [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
+        f"{key} is {found}, expected {wanted}"
         for key in expected.keys() & state.keys()
-        if state[key].shape != expected[key].shape
+        for found, wanted in _misfit(state[key], expected[key])
     ]
     if missing or unexpected or misfits:
         details = [_some("missing: ", missing), _some("not in the model: ", unexpected), _some("", sorted(misfits))]
@@ -373,6 +401,17 @@ def _build(source: Path, architecture: str, config: dict[str, Any], state: Mappi
         )
     module.load_state_dict(dict(state))
     return module.eval()
+
+
+def _misfit(found: Tensor, expected: Tensor) -> Iterator[tuple[str, str]]:
+    """Yield what a tensor of a file is, and what it should be, where it cannot be loaded as it is."""
+    if found.shape != expected.shape:
+        yield str(tuple(found.shape)), str(tuple(expected.shape))
+    elif found.is_meta or found.layout != torch.strided or found.is_quantized:
+        kind = "without values" if found.is_meta else "quantised" if found.is_quantized else "sparse"
+        yield kind, "plain values"
+    elif expected.is_floating_point() and not found.is_floating_point():
+        yield str(found.dtype).removeprefix("torch."), str(expected.dtype).removeprefix("torch.")
 
 
 def _some(prefix: str, names: list[str], most: int = 4) -> str:

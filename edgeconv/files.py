@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edgeconv.errors import InputError
@@ -46,6 +46,29 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise _unwritable(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(option: str, path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Refuse what could not be written, or would overwrite what is read, before the work is done.
+
+    Args:
+        option: Which asks for the file, for messages.
+        path: The file to write.
+        inputs: The files that are read.
+
+    Raises:
+        InputError: `path` is a directory, its own directory is missing or closed, or it is one of `inputs`.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{option} {target} is a directory.", "Give the name of a file.")
+    if not target.parent.is_dir():
+        raise InputError(f"cannot write {target}: there is no directory {target.parent}.", f"Choose another {option}.")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"cannot write {target}: its directory is closed.", f"Choose another {option}.")
+    for given in inputs:
+        if target.exists() and Path(given).exists() and target.samefile(given):
+            raise InputError(f"{option} {target} is a file that is read.", "Name another file.")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -34,18 +34,17 @@ class Normalization:
         Raises:
             InputError: There are neither 1 nor C values.
         """
-        for name, values in (("--mean", self.mean), ("--std", self.std)):
-            if len(values) not in (1, pixels.shape[-3]):
-                raise InputError(f"{name} has {len(values)} values, and the images have {pixels.shape[-3]} channels.")
+        self._check_channels(pixels.shape[-3])
         mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (self.mean, self.std))
         return np.asarray((pixels.astype(np.float32) / 255 - mean) / std, np.float32)
 
     def check_range(self, name: str, values: NDArray[np.float32]) -> None:
-        """Refuse values that no pixel is prepared to: they were prepared otherwise, or not at all.
+        """Refuse values (C, H, W) that no pixel is prepared to: they were prepared otherwise, or not at all.
 
         Raises:
-            InputError: They leave the range by more than a quarter of it.
+            InputError: They leave the range by more than a quarter of it, or there are neither 1 nor C means.
         """
+        self._check_channels(values.shape[-3])
         mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
         low, high = float((-mean / std).min()), float(((1 - mean) / std).max())
         least, most = float(values.min()), float(values.max())
@@ -57,6 +56,11 @@ class Normalization:
                 "Give uint8 pixels, which are prepared here, or prepare the values as the model was trained; --mean "
                 "and --std override what the file says.",
             )
+
+    def _check_channels(self, channels: int) -> None:
+        for name, values in (("--mean", self.mean), ("--std", self.std)):
+            if len(values) not in (1, channels):
+                raise InputError(f"{name} has {len(values)} values, and the images have {channels} channels.")
 
 
 def read_normalization(

@@ -287,6 +287,7 @@ def test_whole_module_only_with_trust(tmp_path: Path) -> None:
     x = torch.randn(1, 1, 5, 6)
     assert torch.equal(loaded.module(x), module(x))
     assert (loaded.architecture, loaded.module.training, loaded.input_shape) == ("Whole", False, None)
+    fails(path, "is a whole model", trust_pickle=True, architecture="lenet5")
 
 
 def test_module_of_an_unknown_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,8 +297,8 @@ def test_module_of_an_unknown_class(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     fails(path, "needs a class that is not importable here", trust_pickle=True)
 
 
-@pytest.mark.parametrize("wrap", ["", "state_dict", "model_state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrap", ["", "state_dict", "model_state_dict", "model", "net", "anything"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_bare_state_dict(tmp_path: Path, model: nn.Module, wrap: str, prefix: str) -> None:
     path = tmp_path / "state.pth"
     state: dict[str, Any] = {prefix + name: value for name, value in model.state_dict().items()}
@@ -308,6 +309,51 @@ def test_bare_state_dict(tmp_path: Path, model: nn.Module, wrap: str, prefix: st
     x = torch.randn(2, *IMAGE)
     assert torch.equal(loaded.module(x), model(x))
     assert (loaded.config, loaded.input_shape, loaded.normalization) == (CONFIG, IMAGE, None)
+
+
+def test_several_state_dicts(tmp_path: Path, model: nn.Module) -> None:
+    path = tmp_path / "states.pth"
+    other = {name: value + 1 for name, value in model.state_dict().items()}
+    torch.save({"teacher": other, "student": model.state_dict()}, path)
+    fails(path, "holds several state dicts: teacher, student", architecture="lenet5", config=CONFIG)
+    torch.save({"teacher": other, "model": model.state_dict()}, path)
+    found = load_checkpoint(path, architecture="lenet5", config=CONFIG).module.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in model.state_dict().items())
+
+
+def test_counters_of_batch_normalisation_may_be_absent(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.manual_seed(1)
+    network = create("resnet20").eval()
+    state = {name: value for name, value in network.state_dict().items() if "num_batches_tracked" not in name}
+    torch.save(state, path)
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(load_checkpoint(path, architecture="resnet20").module(x), network(x))
+    del state["bn1.running_mean"]
+    torch.save(state, path)
+    fails(path, "missing: bn1.running_mean", architecture="resnet20")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda weight: weight.to("meta"), "is without values, expected plain values"),
+        (lambda weight: weight.to_sparse(), "is sparse, expected plain values"),
+        (lambda weight: weight.to(torch.uint8), "is uint8, expected float32"),
+        (lambda weight: weight.to(torch.complex64), "is complex64, expected float32"),
+    ],
+    ids=["meta", "sparse", "uint8", "complex"],
+)
+def test_tensors_that_are_no_weights(
+    tmp_path: Path, model: nn.Module, change: Callable[[Tensor], Tensor], words: str
+) -> None:
+    path = tmp_path / "state.pth"
+    state = model.state_dict()
+    name = next(iter(state))
+    torch.save({**state, name: change(state[name])}, path)
+    fails(path, f"{name} {words}", architecture="lenet5", config=CONFIG)
+    torch.save({**state, name: state[name].double()}, path)
+    load_checkpoint(path, architecture="lenet5", config=CONFIG)
 
 
 def test_state_dict_of_other_channels_says_its_input(tmp_path: Path) -> None:

@@ -11,7 +11,25 @@ from pathlib import Path
 import pytest
 
 from edgeconv.errors import InputError
-from edgeconv.files import atomic_output, write_text
+from edgeconv.files import atomic_output, check_output, write_text
+
+
+def test_outputs_are_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").write_text("kept")
+    (tmp_path / "link").symlink_to("in")
+    for name, message in (
+        (".", "--plot .* is a directory"),
+        ("none/out", "there is no directory"),
+        ("link", "is read"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            check_output("--plot", tmp_path / name, [tmp_path / "gone", tmp_path / "in"])
+        assert caught.value.remedy
+    check_output("--plot", tmp_path / "in", [tmp_path / "other"])
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
+    with pytest.raises(InputError, match="is closed"):
+        check_output("--plot", tmp_path / "out")
+    assert entries(tmp_path) == {"in": "kept", "link": "kept"}
 
 
 def entries(directory: Path) -> dict[str, str]:

@@ -58,6 +58,8 @@ def resolve_shapes(
     Raises:
         InputError: A size is unknown or contradicts the model or `batch`.
     """
+    if batch < 1:
+        raise InputError(f"batch must be 1 or more, got {batch}.")
     given = dict(shapes or {})
     if "" in given:
         if len(inputs) != 1:
@@ -91,8 +93,10 @@ def synthetic_feeds(
         seed: Seed of the values.
 
     Raises:
-        InputError: An input is of a type that cannot be made up (strings, sequences).
+        InputError: An input is of a type that cannot be made up (strings, sequences), or the seed is negative.
     """
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}.")
     feeds: dict[str, Array] = {}
     for info in inputs:
         dtype = info.dtype

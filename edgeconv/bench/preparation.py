@@ -16,6 +16,7 @@ from edgeconv.runtime.engine_stamp import is_engine
 from edgeconv.runtime.ort import find_op_library, require_onnxruntime
 from edgeconv.runtime.plugin_library import VARIABLE as PLUGINS_VARIABLE
 from edgeconv.runtime.plugin_library import plugin_library
+from edgeconv.runtime.providers import check_threads
 from edgeconv.runtime.session import ENGINE_PROVIDERS, check_options, find_gpu, runtime_version
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ def check_settings(settings: Settings, models: Sequence[str | os.PathLike[str]],
             raise InputError(f"{name} must be a number of seconds, 0 or more, got {seconds}.")
     if settings.batch < 1:
         raise InputError(f"batch must be 1 or more, got {settings.batch}.")
-    if settings.threads is not None and settings.threads < 1:
-        raise InputError(f"threads must be 1 or more, got {settings.threads}.", "Leave it out for one thread a core.")
+    check_threads(settings.threads)
     for percentile in settings.percentiles:
         samples_needed(percentile)
     check_options(settings.provider, vars(settings), _listed(models))

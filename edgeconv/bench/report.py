@@ -21,6 +21,7 @@ from edgeconv.bench.profile import Profile
 from edgeconv.bench.statistics import Ratio, Summary, summarize
 from edgeconv.errors import InputError
 from edgeconv.files import write_text
+from edgeconv.json_text import json_text
 from edgeconv.runtime.placement import Placement
 
 if TYPE_CHECKING:
@@ -324,7 +325,7 @@ class BenchmarkReport:
 
     def to_json(self) -> str:
         """Return the report as JSON text."""
-        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+        return json_text(self.to_dict(), indent=1)
 
     def write_json(self, path: str | os.PathLike[str]) -> None:
         """Write the report to a file, whole or not at all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 import torch
 from rich.console import Console
+from rich.markup import escape
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -24,13 +26,15 @@ from edgeconv.errors import InputError, ParityError
 from edgeconv.export.deconvolution import DeconvSummary, request_deconv_stats, summarize
 from edgeconv.export.forms import Form, apply_form
 from edgeconv.export.graph import MIN_OPSET, HalfPrecision, torch_to_onnx
-from edgeconv.export.parity import TorchModel, Trial, compare_runtimes
+from edgeconv.export.parity import NOT_FINITE, TorchModel, Trial, compare_runtimes
 from edgeconv.export.precision import check_request, request_precision
 from edgeconv.export.report import ParityReport
 from edgeconv.export.samples import graph_inputs, random_trials, real_trials
 from edgeconv.export.shapes import (
     DynamicAxes,
     Shape,
+    check_inputs,
+    check_names,
     default_shape,
     dynamic_axes,
     name_axes,
@@ -42,7 +46,7 @@ from edgeconv.export.shapes import (
     tracing_shapes,
 )
 from edgeconv.export.verification import quantizes, real_inputs, tolerance
-from edgeconv.files import atomic_output
+from edgeconv.files import atomic_output, check_output
 from edgeconv.nn.whitening import DeconvStats
 from edgeconv.ops.kervolution import count_precisions, describe_precisions
 from edgeconv.rewrite.fold_whitening import fold_whitening
@@ -100,8 +104,8 @@ class ExportReport:
             self.parity.render(console)
         shapes = ", ".join(f"{name} {'x'.join(map(str, axes))}" for name, axes in self.inputs.items())
         kind = f"opset {self.opset}, {self.precision}, {_FORMS[self.form]}"
-        console.print(f"[bold]{self.path}[/]: {self.bytes / 2**20:.2f} MiB, {kind}")
-        console.print(f"inputs: {shapes}")
+        console.print(f"[bold]{escape(self.path)}[/]: {self.bytes / 2**20:.2f} MiB, {kind}")
+        console.print(f"inputs: {escape(shapes)}")
         if self.deconvolution is not None:
             console.print(self.deconvolution.describe(), soft_wrap=True)
         if self.parity is None:
@@ -110,7 +114,7 @@ class ExportReport:
             console.print("[yellow]not checked (--no-verify)[/]")
         console.print("\nNext:", highlight=False)
         for command in self.next_commands:
-            console.print(f"  {command}", highlight=False, soft_wrap=True)
+            console.print(f"  {escape(command)}", highlight=False, soft_wrap=True)
 
 
 def to_onnx(
@@ -165,15 +169,22 @@ def to_onnx(
         What was written, with the parity report.
 
     Raises:
-        InputError: The model cannot be traced, a name or axis does not exist, nothing in the file could have the
-            precision, or the file cannot be written.
+        InputError: The model cannot be traced, an input is no tensor or float64, a name, axis, form or tolerance does
+            not exist, nothing in the file could have the precision, or the file cannot be written.
         ParityError: A runtime disagrees with PyTorch; no file is left behind.
     """
     say = progress or (lambda _: None)
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    if form not in _FORMS:
+        raise InputError(f"there is no form {form!r}.", f"Choose one of: {', '.join(_FORMS)}.")
+    if not isinstance(example_inputs, Sequence):
+        example_inputs = (example_inputs,)
+    inputs = tuple(example_inputs)
     kwargs = dict(example_kwargs or {})
+    tolerance("float32", atol, rtol)  # refuses wrong ones before the work
     if isinstance(module, nn.Module):
         module.eval()
+        if any(value.dtype == torch.float64 for value in itertools.chain(module.parameters(), module.buffers())):
+            raise InputError("the module computes in float64.", "Export module.float().")
     check_request(precision, form)
     request_deconv_stats(module, deconv_stats)
     dtype = "float16" if fp16 else "float32"
@@ -183,6 +194,8 @@ def to_onnx(
     say("Tracing")
     parameters = [*parameter_names(module, len(inputs)), *kwargs]
     tensors = dict(zip(parameters, (*inputs, *kwargs.values()), strict=True))
+    check_inputs(tensors)
+    check_names("input_names", input_names, len(parameters))
     axes = {} if isinstance(module, ExportedProgram) else dynamic_axes(tensors, dynamic)
     tensors = tracing_inputs(tensors, axes)
     model = torch_to_onnx(
@@ -194,6 +207,7 @@ def to_onnx(
         output_names=output_names,
         opset=opset,
     )
+    check_names("output_names", output_names, len(model.graph.output))
     name_axes(model, axes)
     rename_inputs(model, dict(zip(parameters, input_names or parameters, strict=True)))
     request_precision(model.graph.node, precision)
@@ -209,7 +223,7 @@ def to_onnx(
         "edgeconv.precision": dtype,
         "edgeconv.input_shape": json.dumps([1, *first.shape[1:]]) if first is not None else "null",
         **({"edgeconv.deconv_stats": deconvolution.stats} if deconvolution else {}),
-        **(metadata or {}),
+        **{key: str(value) for key, value in (metadata or {}).items()},
     }
     onnx.helper.set_model_props(model, properties)
     onnx.checker.check_model(model)
@@ -232,7 +246,8 @@ def to_onnx(
             limits = tolerance("int8" if quantizes(written) else dtype, atol, rtol)
             parity = compare_runtimes(written, reference, trials, limits, say)
             if not parity.passed:
-                raise ParityError(parity, _PARITY_REMEDY)
+                overflows = any(comparison.note == NOT_FINITE for comparison in parity.comparisons)
+                raise ParityError(parity, _OVERFLOW_REMEDY if overflows else _PARITY_REMEDY)
     quoted = shlex.quote(os.fspath(path))
     commands = (f"edgeconv inspect {quoted}", f"edgeconv bench {quoted} --provider cpu --compare")
     counts = count_precisions(model.graph.node)
@@ -299,8 +314,7 @@ def export_checkpoint(
     say(f"Loading {checkpoint}")
     loaded = load_checkpoint(checkpoint, architecture=architecture, config=config, trust_pickle=trust_pickle)
     target = Path(output) if output is not None else Path(checkpoint).with_suffix(".onnx")
-    if target.is_dir():
-        raise InputError(f"--output {target} is a directory.", "Give a file name that ends in .onnx.")
+    check_output("--output", target, [checkpoint] if inputs is None else [checkpoint, inputs])
     metadata = {
         "edgeconv.architecture": loaded.architecture,
         "edgeconv.config": json.dumps(loaded.config),
@@ -313,6 +327,8 @@ def export_checkpoint(
     if loaded.program is not None:
         if shapes:
             raise InputError("a .pt2 program has its shapes fixed.", "Drop --shapes, or export the program anew.")
+        if batch != 1 or not dynamic:
+            raise InputError("a .pt2 program has its batch fixed.", "Drop --batch and --static, or export it anew.")
         module, examples, axes = loaded.program, _program_inputs(loaded.program), True
     else:
         named = _input_shapes(loaded, shapes, batch, dynamic)
@@ -339,6 +355,11 @@ def export_checkpoint(
     again = f"edgeconv verify {shlex.quote(os.fspath(target))} --against {shlex.quote(os.fspath(checkpoint))}"
     return dataclasses.replace(report, next_commands=(*report.next_commands, again))
 
+
+_OVERFLOW_REMEDY = (
+    "The file was not kept. The network itself overflows, before any export: give inputs of its own kind (--inputs), "
+    "or train it or scale its weights (init_gain) so that it does not."
+)
 
 _PARITY_REMEDY = (
     "The file was not kept. If the difference is rounding that your application tolerates, raise --rtol; to look at "

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgeconv.arrays import read_arrays
 from edgeconv.errors import InputError
 from edgeconv.export.parity import Feeds, Trial
 from edgeconv.normalization import Normalization
@@ -112,13 +113,10 @@ def load_inputs(path: str | Path, normalization: Mapping[str, Sequence[float]] |
     Raises:
         InputError: The file cannot be read or holds something else.
     """
-    try:
-        content = np.load(path, allow_pickle=False)
-        images = content["images"] if isinstance(content, np.lib.npyio.NpzFile) else content
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"cannot read inputs from {path}: {error}", "Give a .npy, or a .npz with an array named images."
-        ) from error
+    arrays = read_arrays(path)
+    images = arrays.get("", arrays.get("images"))
+    if images is None:
+        raise InputError(f"{path} has no array named images.", "numpy.savez(FILE, images=ARRAY)")
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4 or not len(images):

@@ -108,6 +108,36 @@ def parameter_names(module: nn.Module | ExportedProgram, count: int) -> list[str
     return names[:count]
 
 
+def check_inputs(tensors: Mapping[str, Any]) -> None:
+    """Refuse example inputs that are no tensors, or of a type that ONNX Runtime has no kernels for.
+
+    Raises:
+        InputError: With the input's name.
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise InputError(
+                f"the example input {name} is a {type(tensor).__name__}, not a tensor.", "Give torch.from_numpy(ARRAY)."
+            )
+        if tensor.dtype == torch.float64:
+            raise InputError(f"the example input {name} is float64.", "Give float32 inputs: TENSOR.float().")
+
+
+def check_names(option: str, names: Sequence[str] | None, count: int) -> None:
+    """Refuse names that are not one for each of `count` inputs or outputs, or that are given twice.
+
+    Raises:
+        InputError: One of these.
+    """
+    if names is None:
+        return
+    if isinstance(names, str) or len(names) != count:
+        given = 1 if isinstance(names, str) else len(names)
+        raise InputError(f"{option} has {given} names for {count}.", "Give a list with one for each.")
+    if len(set(names)) < len(names):
+        raise InputError(f"{option} has a name twice: {', '.join(names)}.", "Give each a name of its own.")
+
+
 DynamicAxes = dict[str, dict[int, str]]
 """Input name -> {axis: name} for the axes whose size is left open."""
 

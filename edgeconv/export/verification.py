@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -97,7 +98,14 @@ def _is_quantized(node: onnx.NodeProto) -> bool:
 
 
 def tolerance(precision: str, atol: float | None, rtol: float | None) -> Tolerance:
-    """Return the default tolerance of a precision, with what the caller gives over it."""
+    """Return the default tolerance of a precision, with what the caller gives over it.
+
+    Raises:
+        InputError: What the caller gives is negative or not finite.
+    """
+    for option, value in (("--atol", atol), ("--rtol", rtol)):
+        if value is not None and not 0 <= value < math.inf:
+            raise InputError(f"{option} must be finite, 0 or more, got {value}.", "Leave it out for the default.")
     default = TOLERANCES.get(precision, TOLERANCES["float32"])
     return replace(default, atol=default.atol if atol is None else atol, rtol=default.rtol if rtol is None else rtol)
 

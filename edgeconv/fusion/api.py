@@ -10,7 +10,7 @@ import onnx
 
 from edgeconv.bench.model_file import read_model_file
 from edgeconv.errors import InputError, MissingDependencyError
-from edgeconv.files import atomic_output
+from edgeconv.files import atomic_output, check_output
 from edgeconv.fusion.passes import Operator, fuse_graph
 from edgeconv.fusion.report import FusionReport
 from edgeconv.fusion.steps import StepCounter, Steps
@@ -59,8 +59,7 @@ def fuse_model(
     tell: Progress = progress or (lambda _what, _done: None)
     described = read_model_file(model)
     goal = Path(output) if output is not None else Path(model).with_suffix(".fused.onnx")
-    if goal.exists() and goal.samefile(model):
-        raise InputError(f"--output {goal} is the model itself.", "Name another file: other runtimes want the QDQ one.")
+    check_output("--output", goal, [model] if inputs is None else [model, inputs])  # other runtimes want the QDQ file
     tell("fusing", 0.0)
     loaded = onnx.load(model)
     fused, operators, left = fuse_graph(loaded, with_function=functions)

@@ -18,9 +18,9 @@ from onnx import TensorProto
 from edgeconv.bench.inputs import INPUT_SHAPE_KEY
 from edgeconv.bench.model_file import ModelFile, read_model_file
 from edgeconv.errors import InputError
-from edgeconv.files import atomic_output
+from edgeconv.files import atomic_output, check_output
 from edgeconv.normalization import read_normalization
-from edgeconv.pictures import require_matplotlib
+from edgeconv.pictures import check_picture
 from edgeconv.quantize.compare import Agreement, compare_outputs
 from edgeconv.quantize.half import half_precision
 from edgeconv.quantize.images import ImageSource, InputSpec, LabelledImages, open_images
@@ -119,10 +119,12 @@ def quantize_model(
         target=target, method=method, percentile=percentile, equalize=equalize, relax_relu6=relax_relu6,
         bias_correction=bias_correction, rounding=rounding, exclude=exclude, int8_io=int8_io, batch=batch,
     )  # fmt: skip
+    read = [path for path in (model, calibration, accuracy, compare) if path is not None]
     if plot is not None:
-        require_matplotlib("--plot", plot)
+        check_picture("--plot", plot, read)
     tell: Progress = progress or (lambda _what, _done: None)
     goal = Path(output) if output is not None else Path(model).with_suffix(".int8.onnx")
+    check_output("--output", goal, read)
     with _float_file(model, architecture, config, trust_pickle, tell) as file:
         described = read_model_file(file)
         loaded = onnx.load(file)
@@ -131,8 +133,6 @@ def quantize_model(
         metadata = {entry.key: entry.value for entry in loaded.metadata_props}
         name = os.fspath(model)
         prepared = prepare_model(loaded, name)
-        if goal.exists() and goal.samefile(model):
-            raise InputError(f"--output {goal} is the model itself.", "Name another file: the float one is kept.")
         spec = _input_spec(loaded, metadata, name, mean, std, size, calibration)
         source = open_images(calibration, spec, limit)
         labelled = open_labelled(accuracy, spec, metadata) if accuracy is not None else None

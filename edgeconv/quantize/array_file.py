@@ -6,11 +6,12 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeconv.arrays import UNREADABLE, unreadable
 from edgeconv.errors import InputError
 
 Array = NDArray[Any]
@@ -34,7 +35,17 @@ class ArrayFile:
     dtype: np.dtype[Any]
 
     def rows(self, start: int, stop: int) -> Iterator[Array]:
-        """Yield the rows from `start` to `stop`, one at a time."""
+        """Yield the rows from `start` to `stop`, one at a time.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        try:
+            yield from self._rows(start, stop)
+        except UNREADABLE as error:
+            raise unreadable(self.path, error) from error
+
+    def _rows(self, start: int, stop: int) -> Iterator[Array]:
         if not self.member:
             mapped = np.load(self.path, mmap_mode="r", allow_pickle=False)
             for index in range(start, stop):
@@ -45,9 +56,9 @@ class ArrayFile:
             row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
             ahead = start * row
             while ahead:
-                ahead -= len(stream.read(min(ahead, _SKIP)))
+                ahead -= len(_read(stream, min(ahead, _SKIP)))
             for _ in range(start, stop):
-                yield np.frombuffer(stream.read(row), self.dtype).reshape(self.shape[1:])
+                yield np.frombuffer(_read(stream, row), self.dtype).reshape(self.shape[1:])
 
 
 def open_array(path: Path, names: Sequence[str]) -> ArrayFile:
@@ -57,11 +68,11 @@ def open_array(path: Path, names: Sequence[str]) -> ArrayFile:
         InputError: The file cannot be read, or nothing says which array is meant.
     """
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
             return ArrayFile(path, "", mapped.shape, mapped.dtype)
         with zipfile.ZipFile(path) as archive:
-            members = [name.removesuffix(".npy") for name in archive.namelist()]
+            members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             chosen = next((name for name in names if name in members), members[0] if len(members) == 1 else None)
             if chosen is None:
                 raise InputError(
@@ -70,11 +81,18 @@ def open_array(path: Path, names: Sequence[str]) -> ArrayFile:
                 )
             with archive.open(f"{chosen}.npy") as stream:
                 shape, fortran, dtype = _read_header(stream)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"cannot read {path}: {error}", "Write it again with numpy.save or numpy.savez.") from error
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
     if fortran or dtype.hasobject:
         raise InputError(f"the array {chosen} of {path} is not a plain array in C order.", "Write a C-order array.")
     return ArrayFile(path, f"{chosen}.npy", shape, dtype)
+
+
+def _read(stream: IO[bytes], count: int) -> bytes:
+    found = stream.read(count)
+    if len(found) < count:
+        raise EOFError("it ends before its last row")
+    return found
 
 
 def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -9,13 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeconv.errors import InputError, MissingDependencyError
 from edgeconv.normalization import Normalization
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Array = NDArray[Any]
 
@@ -173,7 +176,8 @@ class ImageDirectory(ImageSource):
 
         height, width = self.spec.size
         with Image.open(file) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("L" if self.spec.shape[0] == 1 else "RGB")
+            upright = _eight_bits(ImageOps.exif_transpose(opened), opened.format)
+        picture = upright.convert("L" if self.spec.shape[0] == 1 else "RGB")
         scale = max(height / picture.height, width / picture.width) / CROP_RATIO
         cut_width, cut_height = width / scale, height / scale
         left, top = (picture.width - cut_width) / 2, (picture.height - cut_height) / 2
@@ -263,7 +267,7 @@ def open_images(path: str | os.PathLike[str], spec: InputSpec, limit: int | None
         return ImageDirectory(place, spec, limit)
     if not place.is_file():
         raise InputError(f"{place} does not exist.", "Give a directory of images, a .npy or a .npz.")
-    if place.suffix not in (".npy", ".npz"):
+    if place.suffix.lower() not in (".npy", ".npz"):
         raise InputError(f"{place} is neither a directory of images nor a .npy or .npz file.")
     return ImageArray(place, spec, limit)
 
@@ -271,11 +275,23 @@ def open_images(path: str | os.PathLike[str], spec: InputSpec, limit: int | None
 def no_image(source: ImageSource) -> InputError:
     """Return the error that says that not one image can be read, and why the first cannot."""
     why = next(iter(source.skipped.items()), None)
-    detail = f"; {why[0]}: {why[1]}" if why else ""
+    detail = "" if why is None else f": {why[1]}" if why[0] == source.name else f"; {why[0]}: {why[1]}"
     return InputError(
         f"no image of {source.name} can be read ({len(source.skipped)} were tried{detail}).",
         "Give a directory of JPEG or PNG files, or a .npy or .npz array of images.",
     )
+
+
+def _eight_bits(picture: Image.Image, kind: str | None) -> Image.Image:
+    """Scale 16-bit grey to 8 bits: pillow's own conversion cuts off all above 255."""
+    if not picture.mode.startswith(("I", "F")):
+        return picture
+    # PNG and PGM fill 16 bits in mode I, too.
+    if not picture.mode.startswith("I;16") and not (picture.mode == "I" and kind in ("PNG", "PPM")):
+        raise ValueError(f"the range of its pixels is not known (pillow's mode {picture.mode})")
+    from PIL import Image
+
+    return Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
 
 
 def _require_pillow() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edgeconv.errors import InputError
-from edgeconv.files import atomic_output
+from edgeconv.files import atomic_output, check_output
 from edgeconv.runtime.engine_backend import EngineBackend, load_backend
 from edgeconv.runtime.engine_builder import BuildOptions, Progress, build_serialized
 from edgeconv.runtime.engine_model import PREPARATION, EngineModel, prepare_model
@@ -81,10 +81,7 @@ def build_engine(
     """
     say: Progress = progress or (lambda _what, _done: None)
     engine = Path(output) if output is not None else Path(model).with_suffix(".engine")
-    if engine.is_dir():
-        raise InputError(f"--output {engine} is a directory.", "Give a file name that ends in .engine.")
-    if engine.resolve() == Path(model).resolve():
-        raise InputError(f"--output {engine} is the model itself.", "Give a file name that ends in .engine.")
+    check_output("--output", engine, [model])
     if timing_cache is not None and provider == "tensorrt-rtx":
         raise InputError(
             "--timing-cache is for --provider tensorrt: TensorRT-RTX measures nothing when it builds.", "Leave it out."

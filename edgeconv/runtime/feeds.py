@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeconv.arrays import read_arrays
 from edgeconv.bench.inputs import resolve_shapes, synthetic_feeds
 from edgeconv.errors import InputError
 from edgeconv.normalization import Normalization, read_normalization
@@ -42,19 +43,23 @@ def read_feeds(
         InputError: The file cannot be read or lacks an input, or a shape is unknown.
     """
     if path is None:
+        unknown = sorted(set(shapes or {}) - {"", *(info.name for info in inputs)})
+        if unknown:
+            listed = ", ".join(info.name for info in inputs)
+            raise InputError(f"{Path(model).name} has no input {unknown[0]!r}.", f"Its inputs: {listed}.")
         resolved = resolve_shapes(inputs, metadata, batch=batch, shapes=shapes, model=Path(model).name)
         return synthetic_feeds(inputs, resolved, seed)
-    arrays = _read_arrays(Path(path))
+    arrays = read_arrays(path)
     names = [info.name for info in inputs]
-    if set(names) <= set(arrays):
-        return {name: arrays[name] for name in names}
     if len(names) != 1:
+        if set(names) <= set(arrays):
+            return {name: arrays[name] for name in names}
         raise InputError(
             f"{path} has the arrays {', '.join(arrays)}; {Path(model).name} has the inputs {', '.join(names)}.",
             "Give a .npz with an array for each input, by its name: numpy.savez(FILE, NAME=ARRAY, …).",
         )
     (info,) = inputs
-    array = arrays.get("") if "" in arrays else arrays.get("images")
+    array = next((arrays[name] for name in (info.name, "", "images") if name in arrays), None)
     if array is None:
         raise InputError(f"{path} has neither the array {info.name} nor images.", "numpy.savez(FILE, images=ARRAY)")
     if info.dtype is not None and info.dtype.kind == "f" and array.dtype == np.uint8:
@@ -72,17 +77,3 @@ def _prepare(images: Array, metadata: Mapping[str, str]) -> Array:
             f"the images have shape {'x'.join(map(str, images.shape))}, not (N, C, H, W).", "Stack images first."
         )
     return np.stack([normalization.apply(image) for image in images])
-
-
-def _read_arrays(path: Path) -> dict[str, Array]:
-    """Return the arrays of a ``.npz`` by name, or that of a ``.npy`` under the empty name."""
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.lib.npyio.NpzFile):
-            with content:
-                return {name: content[name] for name in content.files}
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist.", "Give a .npy or .npz of inputs.") from error
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"cannot read inputs from {path}: {error}.", "Give a .npy or .npz.") from error
-    return {"": content}

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from edgeconv.errors import EdgeconvError, InputError, MissingDependencyError
 from edgeconv.runtime.providers import (
     PROVIDERS,
+    check_threads,
     cuda_creation_error,
     cuda_load_error,
     require_onnxruntime,
@@ -139,8 +140,7 @@ class OrtSession:
     ) -> None:
         onnxruntime = require_onnxruntime()
         require_provider(provider, device)
-        if threads is not None and threads < 1:
-            raise InputError(f"threads must be 1 or more, got {threads}.", "Leave it out for one thread a core.")
+        check_threads(threads)
         self.provider = provider
         self.name = "the model" if isinstance(model, bytes) else os.fspath(model)
         source: str | bytes = model if isinstance(model, bytes) else str(_existing_file(model))

@@ -43,6 +43,22 @@ def require_onnxruntime() -> Any:
     return onnxruntime
 
 
+MOST_THREADS = 1024
+"""Of an operator: more than any device has cores, and few enough to be started."""
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that no device has.
+
+    Raises:
+        InputError: It is below 1, or above `MOST_THREADS`.
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise InputError(
+            f"threads must be 1 or more, at most {MOST_THREADS}, got {threads}.", "Leave it out for one thread a core."
+        )
+
+
 def require_provider(provider: str, device: int = 0, *, select_gpu: Callable[[int], object] | None = None) -> None:
     """Check that edgeconv and the installed ONNX Runtime can run on `provider`.
 

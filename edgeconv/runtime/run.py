@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeconv.errors import EdgeconvError, InputError
-from edgeconv.files import atomic_output
+from edgeconv.files import atomic_output, check_output
 from edgeconv.runtime.engine_model import read_interface
 from edgeconv.runtime.engine_stamp import is_engine
 from edgeconv.runtime.feeds import read_feeds
@@ -167,6 +167,8 @@ def run_model(
     check_options(provider, given, [model])
     if inputs is not None and (shapes or batch != 1):
         raise InputError("the inputs are given, and so are their shapes.", "Leave --shapes and --batch out.")
+    if output is not None:
+        check_output("--output", output, [model] if inputs is None else [model, inputs])
     require_runtime(provider, device)
     build_for: dict[str, tuple[int, ...]] | None = None
     if provider in ENGINE_PROVIDERS and not is_engine(model):
@@ -208,7 +210,7 @@ def _summarize(name: str, value: Array) -> OutputSummary:
     top: tuple[tuple[tuple[int, float], ...], ...] = ()
     if value.dtype.kind == "f" and value.ndim == 2 and value.shape[1] > 1:
         top = tuple(
-            tuple((int(index), float(row[index])) for index in np.argsort(-row, kind="stable")[:TOP])
+            tuple((int(k), float(row[k])) for k in np.argsort(-row, kind="stable")[:TOP] if np.isfinite(row[k]))
             for row in wide[:_ITEMS]
         )
     some = bool(finite.size)

@@ -110,10 +110,10 @@ def parse_macs(text: str) -> float:
         InputError: It is none, or not positive.
     """
     match = re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*([kmgt]?)(?:macs)?\s*", text.lower())
-    number = _number(match[1]) if match else 0.0
-    if match is None or not 0 < number < math.inf:
+    number = _number(match[1]) * _SUFFIXES[match[2]] if match else 0.0
+    if not 0 < number < math.inf:
         raise InputError(f"cannot read --budget-macs {text!r}.", "Write a number of MACs: 300M, 1G, 2.5e9.")
-    return number * _SUFFIXES[match[2]]
+    return number
 
 
 def parse_latency(text: str) -> float:
@@ -123,10 +123,10 @@ def parse_latency(text: str) -> float:
         InputError: It is none, or not positive.
     """
     match = re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*(s|ms|us|µs)?\s*", text.lower())
-    number = _number(match[1]) if match else 0.0
-    if match is None or not 0 < number < math.inf:
+    number = _number(match[1]) * _UNITS[match[2] or "ms"] if match else 0.0
+    if not 0 < number < math.inf:
         raise InputError(f"cannot read --budget-latency {text!r}.", "Write a time: 20ms, 0.5s, 800us.")
-    return number * _UNITS[match[2] or "ms"]
+    return number
 
 
 def _number(text: str) -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edgeconv.scaling.grid import Coefficients
@@ -54,9 +56,8 @@ class Candidate:
     def command(self, architecture: str, default: Mapping[str, Any]) -> str:
         """The options that build it elsewhere."""
         changed = {key: value for key, value in self.config.items() if value != default.get(key)}
-        options = "".join(
-            f" --config {key}={json.dumps(value, separators=(',', ':'))}" for key, value in changed.items()
-        )
+        texts = (f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in changed.items())
+        options = "".join(f" --config {shlex.quote(text)}" for text in texts)
         return f"--arch {architecture}{options}, input {'x'.join(map(str, self.input_shape))}"
 
 
@@ -142,14 +143,14 @@ class ScalingReport:
                 "(--limit)."
             )
         for warning in self.warnings:
-            console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+            console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
         largest = self.largest
         if largest is None:
             fastest = min(self.candidates, key=lambda candidate: candidate.latency or 0)
             console.print(f"[yellow]None is within the budget of latency; the fastest takes {_ms(fastest)} ms.[/]")
         else:
             options = largest.command(self.architecture, self.config)
-            console.print(f"Most MACs within the budgets: {options}", soft_wrap=True, highlight=False)
+            console.print(f"Most MACs within the budgets: {escape(options)}", soft_wrap=True, highlight=False)
         console.print(NO_ACCURACY, style="dim", highlight=False)
 
     def _table(self) -> Table:

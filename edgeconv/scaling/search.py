@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,9 @@ from edgeconv.errors import InputError
 from edgeconv.export.pipeline import to_onnx
 from edgeconv.inspection import inspect_model
 from edgeconv.models.registry import create, model_info, resolve_config
-from edgeconv.pictures import require_matplotlib
+from edgeconv.pictures import check_picture
+from edgeconv.runtime.providers import check_threads
+from edgeconv.runtime.session import check_options, require_runtime
 from edgeconv.scaling.axes import Axes, find_axes
 from edgeconv.scaling.grid import Coefficients, coefficients, steps
 from edgeconv.scaling.plot import plot_scaling
@@ -73,15 +76,25 @@ def scale_architecture(
         progress: Called with what happens, and the done share of it.
 
     Raises:
-        InputError: No such architecture or key, it scales nothing, or nothing is within the budget.
+        InputError: No such architecture, key, provider or number of threads, it scales nothing, nothing is within the
+            budget, or the picture cannot be written.
         MissingDependencyError: The provider's runtime is missing, or matplotlib.
     """
     if output is not None:
-        require_matplotlib("--output", output)
+        check_picture("--output", output)
     if limit < 1 or phi_steps < 1:
         raise InputError(f"--limit and --steps must be at least 1; got {limit} and {phi_steps}.")
     say: Progress = progress or (lambda _what, _done: None)
+    if not 0 < budget_macs < math.inf:
+        raise InputError(f"the budget of MACs must be positive and finite, got {budget_macs:g}.")
+    check_threads(threads)
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}.")
+    check_options(provider, {"threads": threads})
+    require_runtime(provider)
     axes = find_axes(model_info(architecture), resolve_config(architecture, config))
+    with torch.device("meta"):
+        create(architecture, **axes.base)  # MACs are counted without the keys of unusual layers, which may be wrong
     base = count_macs(axes, 1.0, 1.0, 1.0)
     found = find_candidates(axes, base, budget_macs, coefficients(axes.names, grid), phi_steps, say)
     within = [candidate for candidate in found if candidate.macs <= budget_macs]
@@ -121,9 +134,9 @@ def count_macs(axes: Axes, depth: float, width: float, resolution: float) -> int
 
 
 def thin_out(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
-    """Return at most `limit` candidates, evenly by rank of their MACs, the first and the last among them.
+    """Return `limit` candidates, evenly by rank of their MACs, the first and the last among them.
 
-    The architecture as it is (φ = 0) stays in any case.
+    The architecture as it is (φ = 0) is kept besides.
     """
     ranked = sorted(candidates, key=lambda candidate: (candidate.macs, candidate.phi))
     if len(ranked) <= limit:

@@ -6,6 +6,7 @@ import collections
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from torch import nn
 
 from edgeconv.checkpoint import Checkpoint, load_checkpoint
 from edgeconv.errors import InputError
+from edgeconv.files import check_output
 from edgeconv.normalization import read_normalization
-from edgeconv.pictures import require_matplotlib
+from edgeconv.pictures import check_picture
 from edgeconv.quantize.images import InputSpec
 from edgeconv.visualization.image_set import ImageSet
 from edgeconv.visualization.onnx_file import export_projection, real_images
@@ -29,6 +31,7 @@ from edgeconv.visualization.tracing import Trace, trace
 
 StrPath = str | os.PathLike[str]
 
+_GIVE_IMAGES = "Give --image: a picture, a directory of them, a .npy or a .npz."
 TOP, COUNT, BATCH = 9, 9, 16
 
 
@@ -57,7 +60,7 @@ def visualize_model(
     Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014 (arXiv 1311.2901).
 
     Args:
-        checkpoint: A `.pt`, `.pth` or `.pt2` file; see `edgeconv.load_checkpoint`.
+        checkpoint: A `.pt`, `.pth`, `.safetensors` or `.pt2` file; see `edgeconv.load_checkpoint`.
         layer: The layer's name in the model. Only pictures of filters do without. Alone it is described in the report.
         images: What to search for strong activations, one place or several: pictures, directories of them, `.npy` or
             `.npz` (`images`). uint8 is normalised, float is taken as it is.
@@ -87,13 +90,22 @@ def visualize_model(
     """
     tell = progress or (lambda _what, _done: None)
     images = [images] if isinstance(images, str | os.PathLike) else list(images)
-    _check_options(images, output, filters, top, count, batch)
+    for option, value in (("--top", top), ("--count", count), ("--batch", batch)):
+        if value < 1:
+            raise InputError(f"{option} must be 1 or more, got {value}.")
+    if not images:
+        if output is not None:
+            raise InputError("--output needs images.", _GIVE_IMAGES)
+        if features and export_onnx is None:
+            raise InputError("--feature needs images, or --export-onnx.", _GIVE_IMAGES)
+    _check_outputs([checkpoint, *images], output, filters, export_onnx)
     tell("Loading", 0.0)
     loaded = load_checkpoint(checkpoint, architecture=architecture, config=config, trust_pickle=trust_pickle)
     traced, shape = _trace(loaded, size)
     normalization = read_normalization({"edgeconv.normalization": json.dumps(loaded.normalization)}, mean, std)
     if layer is None and (images or export_onnx is not None or filters is None):
         raise InputError("no layer is named.", f"Give --layer. Layers: {', '.join(traced.shown()) or 'none'}.")
+    first_filters = traced.first_filters() if filters is not None else None
     stack = None if layer is None else traced.stack(layer)
     if stack is not None:
         for feature in features:
@@ -108,7 +120,7 @@ def visualize_model(
     onnx_report = None
     if stack is not None and export_onnx is not None:
         tell("Exporting", 0.0)
-        real = real_images(loaded, stack, place, found, shown)
+        real = real_images(loaded, stack, normalization, place, found, shown)
         first = shown[0] if shown else 0
         onnx_report = export_projection(stack, first, export_onnx, loaded, normalization, real, tell)
     if stack is not None and found is not None and place is not None and output is not None:
@@ -119,8 +131,8 @@ def visualize_model(
             drawings.append((f"feature {each}", patches))
         tell("Drawing", 0.9)
         draw_features(drawings, shape[1:], output)
-    if filters is not None:
-        name, weights = traced.first_filters()
+    if filters is not None and first_filters is not None:
+        name, weights = first_filters
         draw_filters(weights.float().numpy(force=True), f"filters of {name}", filters)
     return VisualizationReport(
         checkpoint=os.fspath(checkpoint),
@@ -140,17 +152,20 @@ def visualize_model(
     )
 
 
-def _check_options(
-    images: Sequence[StrPath], output: StrPath | None, filters: StrPath | None, top: int, count: int, batch: int
+def _check_outputs(
+    inputs: Sequence[StrPath], output: StrPath | None, filters: StrPath | None, export_onnx: StrPath | None
 ) -> None:
-    for option, value in (("--top", top), ("--count", count), ("--batch", batch)):
-        if value < 1:
-            raise InputError(f"{option} must be 1 or more, got {value}.")
-    if output is not None and not images:
-        raise InputError("--output needs images.", "Give --image: a picture, a directory of them, a .npy or a .npz.")
-    for option, path in (("--output", output), ("--filters", filters)):
-        if path is not None:
-            require_matplotlib(option, path)
+    """Refuse outputs that cannot be written, that are inputs, or that are the same file."""
+    for option, picture in (("--output", output), ("--filters", filters)):
+        if picture is not None:
+            check_picture(option, picture, inputs)
+    if export_onnx is not None:
+        check_output("--export-onnx", export_onnx, inputs)
+    written = [Path(path).resolve() for path in (output, filters, export_onnx) if path is not None]
+    if len(set(written)) < len(written):
+        raise InputError(
+            "--output, --filters and --export-onnx name the same file.", "Name a file of its own for each."
+        )
 
 
 def _trace(loaded: Checkpoint, size: tuple[int, int] | None) -> tuple[Trace, Shape]:

@@ -48,15 +48,15 @@ class ImageSet:
         """Yield each image: where it is, its name, and (C, H, W), float32, prepared.
 
         Raises:
-            InputError: Not one can be read, or one does not fit the network.
+            InputError: Not one of a place can be read, or one does not fit the network.
         """
-        found = False
         for number, source in enumerate(self.sources):
+            found = False
             for name, image in source.images():
                 found = True
                 yield (number, source.position - 1), name, image
-        if not found:
-            raise no_image(self.sources[0])
+            if not found:
+                raise no_image(source)
 
     def batches(self, batch: int) -> Iterator[tuple[list[Key], list[str], Array]]:
         """Yield where the images are, their names, and arrays (≤ batch, C, H, W)."""
@@ -82,5 +82,7 @@ class ImageSet:
 
 def _open(path: Path, spec: InputSpec) -> ImageSource:
     if path.suffix.lower() in SUFFIXES and path.is_file():
-        return ImageDirectory(path.parent, spec, None, [path])
+        picture = ImageDirectory(path.parent, spec, None, [path])
+        picture.name = str(path)
+        return picture
     return open_images(path, spec)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeconv.checkpoint import Checkpoint
-from edgeconv.errors import InputError, ParityError
-from edgeconv.export.samples import prepare
+from edgeconv.errors import ParityError
 from edgeconv.files import atomic_output
 from edgeconv.normalization import Normalization
 from edgeconv.visualization.image_set import ImageSet
@@ -31,7 +29,12 @@ _CHECKED = 4
 
 
 def real_images(
-    loaded: Checkpoint, stack: Stack, place: ImageSet | None, found: Search | None, shown: Sequence[int]
+    loaded: Checkpoint,
+    stack: Stack,
+    normalization: Normalization | None,
+    place: ImageSet | None,
+    found: Search | None,
+    shown: Sequence[int],
 ) -> NDArray[Any] | None:
     """Return images that the exported projection is checked on: some that were found, or the checkpoint's samples."""
     if place is not None and found is not None and shown:
@@ -39,7 +42,7 @@ def real_images(
     samples: Tensor | None = (loaded.samples or {}).get("images")
     if samples is None or tuple(samples.shape[1:]) != stack.input_shape:
         return None
-    return prepare(samples[:_CHECKED].numpy(), loaded.normalization)
+    return (normalization or Normalization((0.0,), (1.0,))).apply(samples[:_CHECKED].numpy())
 
 
 def export_projection(
@@ -66,8 +69,6 @@ def export_projection(
         InputError: The path cannot be written, or a layer has no counterpart in ONNX.
         ParityError: ONNX Runtime disagrees with PyTorch.
     """
-    if Path(path).is_dir():
-        raise InputError(f"--export-onnx {os.fspath(path)} is a directory.", "Give a file name that ends in .onnx.")
     stored = normalization and {"mean": list(normalization.mean), "std": list(normalization.std)}
     metadata = {
         "edgeconv.architecture": loaded.architecture,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeconv.errors import InputError
 from edgeconv.files import atomic_output
 from edgeconv.visualization.window import Box, Pair
 
@@ -76,17 +75,9 @@ def draw_filters(weights: NDArray[Any], title: str, path: str | os.PathLike[str]
         weights: (M, C, kH, kW), C being 1 or 3.
         title: Above the picture.
         path: The picture; its ending says the format.
-
-    Raises:
-        InputError: They have other channels.
     """
     from matplotlib.figure import Figure
 
-    channels = weights.shape[1]
-    if channels not in (1, 3):
-        raise InputError(
-            f"the first layer's filters have {channels} channels; pictures have 1 or 3.", "Leave out --filters."
-        )
     whole = grid([as_image(around_grey(each)) for each in weights])
     inches = min(max(whole.shape[1] / _DPI, _BLOCK_INCHES[0]), _BLOCK_INCHES[1])
     figure = Figure(figsize=(inches, inches * whole.shape[0] / whole.shape[1] + 0.3), layout="constrained")

@@ -114,7 +114,8 @@ class VisualizationReport:
         if self.shown:
             console.print(self._table())
         if self.images:
-            skipped = f", {len(self.skipped)} unreadable ones skipped" if self.skipped else ""
+            first = next((f"{escape(name)}: {escape(why)}" for name, why in self.skipped.items()), "")
+            skipped = f", {len(self.skipped)} unreadable skipped, the first {first}" if first else ""
             silent = f"; {self.silent} of {self.features} features are active on none" if self.silent else ""
             console.print(f"{self.images} images searched{skipped}{silent}", highlight=False, soft_wrap=True)
         if self.onnx is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from edgeconv.errors import InputError
 from edgeconv.visualization.image_set import ImageSet, Key
 from edgeconv.visualization.project import strongest
 from edgeconv.visualization.stack import Stack
@@ -69,6 +70,9 @@ def search_images(stack: Stack, images: ImageSet, top: int, batch: int, progress
         top: How many activations of a feature, each of another image.
         batch: Images at a time.
         progress: Called with what is being done and how much of it (0 to 1).
+
+    Raises:
+        InputError: The images cannot be read, or the layer computes NaN or infinite values.
     """
     best = torch.full((stack.features, 0), -torch.inf)
     where = torch.zeros((stack.features, 0, 2), dtype=torch.int64)  # number of the image, place in the map
@@ -76,6 +80,12 @@ def search_images(stack: Stack, images: ImageSet, top: int, batch: int, progress
     seen, total = 0, len(images)
     for keys, names, array in images.batches(batch):
         values, places = strongest(stack.forward(torch.from_numpy(array)))
+        for name, each in zip(names, values, strict=True):
+            if not each.isfinite().all():
+                raise InputError(
+                    f"layer {stack.layer!r} computes NaN or infinite values on {name}.",
+                    "Check the checkpoint's weights: how they were trained, and how they were saved.",
+                )
         numbers = torch.arange(seen, seen + len(keys))
         known.update(zip(numbers.tolist(), zip(keys, names, strict=True), strict=True))
         best = torch.cat([best, values.T], 1)

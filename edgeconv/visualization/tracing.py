@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgeconv.errors import InputError
-from edgeconv.visualization.operations import ChannelScale, Convolution, Operation, Rectifier
+from edgeconv.visualization.operations import ChannelScale, Convolution, Operation, Rectifier, ZeroPadding
 from edgeconv.visualization.reading import KINDS, PASSED, Refusal, read_normalization_layer, read_operation
 from edgeconv.visualization.stack import Shape, Stack
 
@@ -83,20 +83,35 @@ class Trace:
         return [name for name, node in self._named.items() if self._refusal(node) is None and self._maps(node)]
 
     def first_filters(self) -> tuple[str, Tensor]:
-        """Return the name and the weights (M, C, kH, kW) of the layer that the image meets first.
+        """Return the name and the weights (M, C, kH, kW) of the layer that the image meets first, C being 1 or 3.
+
+        Padding before it counts as its own.
 
         Raises:
-            InputError: It has no filters.
+            InputError: It has no filters, or none that a picture can show.
         """
-        for node in self._active:
-            if self._input not in node.all_input_nodes or not self._active[node]:
-                continue
-            for argument in node.args[1:]:
-                if isinstance(argument, Node) and not self._active[argument]:
-                    value = self._constant(argument)
-                    if isinstance(value, Tensor) and value.dim() == 4:
-                        return self._name(node), value.detach()
+        node: Node | None = self._input
+        while node is not None:
+            users = [user for user in node.users if self._active.get(user, False)]
+            for user in users:
+                for argument in user.args[1:]:
+                    if isinstance(argument, Node) and not self._active[argument]:
+                        value = self._constant(argument)
+                        if isinstance(value, Tensor) and value.dim() == 4:
+                            return self._name(user), self._drawable(value.detach(), self._name(user))
+            link = self._links.get(users[0]) if len(users) == 1 else None
+            passes = isinstance(link, _Link) and (link.read is None or self._kind(users[0]) is ZeroPadding)
+            node = users[0] if passes else None
         raise InputError("the layer that the image meets first has no filters.", "Leave out --filters.")
+
+    def _drawable(self, weights: Tensor, name: str) -> Tensor:
+        if weights.shape[1] not in (1, 3):
+            raise InputError(
+                f"the filters of {name} have {weights.shape[1]} channels; pictures have 1 or 3.", "Leave out --filters."
+            )
+        if not weights.isfinite().all():
+            raise InputError(f"the filters of {name} have NaN or infinite values.", "Check how the file was saved.")
+        return weights
 
     def stack(self, layer: str) -> Stack:
         """Return the operations up to a layer, with the batch normalisation and the rectifier that follow it.
@@ -160,7 +175,9 @@ class Trace:
     def _remedy(self) -> str:
         names = self.shown()
         if not names:
-            return "No layer of this model can be shown: the first that the image meets is none of those."
+            reasons = (self._refusal(node) for node in self._named.values())
+            reason = next((refusal.reason for refusal in reasons if refusal is not None), "it has none")
+            return f"No layer of this model can be shown: {reason}."
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         return f"Layers that can be shown: {', '.join(names[:_MOST_NAMES])}{more}."
 

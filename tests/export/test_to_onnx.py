@@ -19,7 +19,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import edgeconv
-from edgeconv.errors import EdgeconvError, InputError
+from edgeconv.errors import EdgeconvError, InputError, ParityError
 from edgeconv.export.forms import Form
 from edgeconv.models import registry
 from edgeconv.nn import Kerv2d
@@ -320,13 +320,63 @@ def test_the_reference_evaluator_needs_nothing_of_ours(tmp_path: Path) -> None:
         ({"dynamic": {"picture": {0: "n"}}}, "no input 'picture'"),
         ({"dynamic": {"image": {4: "n"}}}, "none numbered 4"),
         ({"dynamic": {"image": {1: "channels"}}}, "channels"),
+        ({"form": "flat"}, "no form 'flat'"),
+        ({"input_names": ["a", "b"]}, "input_names has 2 names for 1"),
+        ({"input_names": "a"}, "input_names has 1 names"),
+        ({"output_names": ["a", "b"]}, "output_names has 2 names for 1"),
+        ({"example_kwargs": {"scale": 3.0}}, "scale is a float, not a tensor"),
+        ({"example_inputs": np.zeros((2, 3, 8, 7), np.float32)}, "is a ndarray, not a tensor"),
+        ({"example_inputs": torch.zeros(2, 3, 8, 7, dtype=torch.float64)}, "is float64"),
+        ({"module": Small().double()}, "computes in float64"),
+        ({"atol": float("nan")}, "--atol must be finite"),
+        ({"rtol": -1.0, "verify": False}, "--rtol must be finite"),
     ],
+    ids=lambda value: str(value)[:40] if isinstance(value, str) else next(iter(value)),
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
     with pytest.raises(InputError, match=message):
-        edgeconv.to_onnx(Small(), torch.randn(2, 3, 8, 7), path, **arguments)
+        edgeconv.to_onnx(**{"module": Small(), "example_inputs": torch.randn(2, 3, 8, 7), "path": path, **arguments})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_and_inputs_are_not_overwritten(tmp_path: Path) -> None:
+    model, inputs = tmp_path / "net.pt", tmp_path / "in.npz"
+    edgeconv.save_checkpoint(
+        model, registry.create("lenet5"), architecture="lenet5", config={}, input_shape=(1, 28, 28)
+    )
+    np.savez(inputs, images=np.zeros((1, 28, 28), np.uint8))
+    before = {path: path.read_bytes() for path in (model, inputs)}
+    for output in before:
+        with pytest.raises(InputError, match="is a file that is read"):
+            edgeconv.export_checkpoint(model, output, inputs=inputs)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("options", [{"batch": 2, "dynamic": False}, {"dynamic": False}, {"batch": 2}], ids=str)
+def test_a_program_has_its_batch_fixed(options: dict[str, Any], tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(Plain().eval(), (torch.zeros(1, 4, 8, 7),)), tmp_path / "net.pt2")
+    with pytest.raises(InputError, match="has its batch fixed"):
+        edgeconv.export_checkpoint(tmp_path / "net.pt2", **options)
+
+
+def test_a_network_that_overflows_gets_another_remedy_than_rounding(tmp_path: Path) -> None:
+    network = Plain().eval()
+    with torch.no_grad():
+        for value in network.parameters():
+            value.fill_(torch.inf)
+    with pytest.raises(ParityError, match="no finite value") as caught:
+        edgeconv.to_onnx(network, torch.randn(2, 4, 8, 7), tmp_path / "net.onnx")
+    assert "overflows" in caught.value.remedy
+    assert "--rtol" not in caught.value.remedy
+    assert not caught.value.report.warnings()
+
+
+def test_names_with_brackets_are_printed_whole(tmp_path: Path) -> None:
+    path = tmp_path / "net[v1].onnx"
+    console = Console(file=io.StringIO(), width=200)
+    edgeconv.to_onnx(Plain(), torch.randn(2, 4, 8, 7), path, verify=False).render(console)
+    assert console.file.getvalue().count("net[v1].onnx") == 3  # type: ignore[attr-defined]
 
 
 def test_a_shape_that_does_not_fit(tmp_path: Path) -> None:

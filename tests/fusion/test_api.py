@@ -154,7 +154,7 @@ def test_without_check_and_library(model: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_refuses(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is the model itself"):
+    with pytest.raises(InputError, match="is a file that is read"):
         fuse_model(model, model)
     with pytest.raises(InputError, match="does not exist"):
         fuse_model(tmp_path / "absent.onnx")

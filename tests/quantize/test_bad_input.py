@@ -51,7 +51,15 @@ def test_the_name_of_the_file_that_is_written(place: Path) -> None:
 
 
 def test_the_model_itself_is_not_overwritten(place: Path) -> None:
-    assert "is the model itself" in refused(place, output=place / "net.v1.onnx").message
+    assert "is a file that is read" in refused(place, output=place / "net.v1.onnx").message
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeconv.quantize.api.run_pipeline", None)
+    assert "there is no directory" in refused(place, output=place / "none" / "net.onnx").message
+    assert "there is no directory" in refused(place, plot=place / "none" / "ranges.png").message
 
 
 def test_no_images(place: Path) -> None:

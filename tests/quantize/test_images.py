@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,25 @@ def test_unreadable_pictures_are_skipped_and_counted(tmp_path: Path) -> None:
     assert {Path(name).name for name in source.skipped} == {"001.png", "zzz.jpg"}
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_16_bit_grey_is_scaled(suffix: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40), dtype=np.uint8)
+    for name, each in (("8", pixels), ("16", pixels.astype(np.uint16) * 257)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(each).save(tmp_path / name / f"picture{suffix}")
+    (few,), (many,) = (next(iter(open_images(tmp_path / name, SPEC).batches(1))) for name in ("8", "16"))
+    np.testing.assert_array_equal(few, many)
+    assert np.ptp(many) > 1
+
+
+def test_pictures_of_unknown_range_are_skipped(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 1)
+    Image.fromarray(np.full((30, 40), 0.5, np.float32)).save(tmp_path / "float.tif")
+    source = open_images(tmp_path, SPEC)
+    assert len(np.concatenate(list(source.batches(2)))) == 1
+    assert "range of its pixels is not known" in source.skipped[str(tmp_path / "float.tif")]
+
+
 def message(error: pytest.ExceptionInfo[InputError]) -> str:
     assert error.value.remedy
     return error.value.message
@@ -146,6 +166,28 @@ def test_archives_that_do_not_fit(tmp_path: Path) -> None:
     for name in ("bad.npz", "bad.npy"):
         with pytest.raises(InputError, match="cannot read"):
             open_images(tmp_path / name, SPEC)
+    with zipfile.ZipFile(tmp_path / "readme.npz", "w") as archive:
+        archive.writestr("readme.txt", "no array")
+    with pytest.raises(InputError, match="holds the arrays none"):
+        open_images(tmp_path / "readme.npz", SPEC)
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_damaged_archives(start: int, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), dtype=np.uint8)
+    np.savez(tmp_path / "flipped.npz", images=pixels)
+    data = bytearray((tmp_path / "flipped.npz").read_bytes())
+    data[len(data) // 2] ^= 255
+    (tmp_path / "flipped.npz").write_bytes(data)
+    np.save(tmp_path / "images.npy", pixels)
+    short = (tmp_path / "images.npy").read_bytes()[: -4 * pixels[0].size]  # the header promises five
+    with zipfile.ZipFile(tmp_path / "short.npz", "w") as archive:
+        archive.writestr("images.npy", short)
+    for name in ("flipped.npz", "short.npz"):
+        source = open_images(tmp_path / name, SPEC)
+        with pytest.raises(InputError, match=f"cannot read .*{name}") as error:
+            list(source.images(start))
+        assert message(error)
 
 
 def test_what_is_not_known_is_asked_for(tmp_path: Path) -> None:
@@ -188,6 +230,9 @@ def test_normalisation_from_the_file_and_from_the_user() -> None:
             read_normalization({}, mean, std)
     with pytest.raises(InputError, match="--mean has 2 values"):
         Normalization((0.1, 0.2), (1,)).apply(np.zeros((3, 2, 2), np.uint8))
+    for mean in ((0.1, 0.2), ()):
+        with pytest.raises(InputError, match=f"--mean has {len(mean)} values"):
+            Normalization(mean, (1,) * len(mean)).check_range("x", np.zeros((3, 2, 2), np.float32))
 
 
 def test_labels_by_directory_and_by_table(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 from tolerances import assert_close
 
 from edgeconv.errors import EdgeconvError, InputError, MissingDependencyError
+from edgeconv.json_text import json_text
 from edgeconv.runtime.engine_build import build_engine
 from edgeconv.runtime.ort import OrtSession
 from edgeconv.runtime.run import RunReport, run_model
@@ -98,6 +99,24 @@ def test_images_are_prepared_as_the_file_says(normalized: Path, tmp_path: Path, 
         np.testing.assert_array_equal(written["y"], expected.astype(np.float32))
 
 
+def test_pixels_under_the_inputs_own_name(normalized: Path, tmp_path: Path) -> None:
+    pixels = np.arange(2 * 2 * 3 * 4, dtype=np.uint8).reshape(2, 2, 3, 4)
+    np.savez(tmp_path / "named.npz", image=pixels)
+    np.save(tmp_path / "alone.npy", pixels)
+    for name in ("named.npz", "alone.npy"):
+        run_model(normalized, tmp_path / name, output=tmp_path / f"{name}.out.npz")
+    with np.load(tmp_path / "named.npz.out.npz") as named, np.load(tmp_path / "alone.npy.out.npz") as alone:
+        np.testing.assert_array_equal(named["y"], alone["y"])
+        assert named["y"].min() < 0
+
+
+def test_values_that_are_not_finite_have_no_rank(two: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", a=np.array([[1, 0, 3]], np.float32), b=np.array([[1, 0, 0]], np.int64))
+    report = run_model(two, tmp_path / "in.npz")
+    assert report.outputs[0].top == (((0, 1.0),),)  # 0 / 0 and 3 / 0 are none
+    assert json.loads(json_text({"a": [float("nan"), (1.5, float("-inf"))]})) == {"a": [None, [1.5, None]]}
+
+
 def test_made_up_inputs(two: Path) -> None:
     first, second, other = (run_model(two, batch=4, seed=seed) for seed in (1, 1, 2))
     assert first.inputs == {"a": (4, 3), "b": (4, 3)}
@@ -113,21 +132,35 @@ def test_inputs_that_do_not_fit(two: Path, normalized: Path, tmp_path: Path) -> 
     (tmp_path / "text.npy").write_text("no array")
     np.save(tmp_path / "pickled.npy", np.array([{}], object), allow_pickle=True)
     np.save(tmp_path / "double.npy", np.ones((1, 2, 3, 3)))
+    np.savez(tmp_path / "flipped.npz", image=np.ones((1, 2, 30, 30), np.float32))
+    data = bytearray((tmp_path / "flipped.npz").read_bytes())
+    data[len(data) // 2] ^= 255
+    (tmp_path / "flipped.npz").write_bytes(data)
     for model, file, message in (
         (two, "a.npz", r"has the arrays a; two\.onnx has the inputs a, b"),
         (normalized, "a.npz", "neither the array image nor images"),
         (normalized, "flat.npy", r"the images have shape 3, not"),
         (normalized, "none.npy", "does not exist"),
-        (normalized, "text.npy", "cannot read inputs"),
-        (normalized, "pickled.npy", "cannot read inputs"),
+        (normalized, "text.npy", r"is neither a \.npy nor a \.npz"),
+        (normalized, "pickled.npy", "cannot read"),
+        (normalized, "flipped.npz", "cannot read"),
         (normalized, "double.npy", "takes float32, got float64"),
     ):
         with pytest.raises(InputError, match=message):
             run_model(model, tmp_path / file, output=tmp_path / "out.npz")
     with pytest.raises(InputError, match="inputs are given"):
         run_model(two, tmp_path / "a.npz", batch=2)
-    with pytest.raises(InputError, match="No such file or directory"):
+    with pytest.raises(InputError, match="there is no directory"):
         run_model(two, output=tmp_path / "nowhere" / "out.npz")
+    for options, message in (
+        ({"batch": 0}, "batch must be 1 or more"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"threads": 100_000}, "threads must be 1 or more, at most"),
+        ({"shapes": {"c": (2, 3)}}, r"two\.onnx has no input 'c'"),
+        ({"output": two}, "is a file that is read"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_model(two, **options)
     assert not (tmp_path / "out.npz").exists()
 
 

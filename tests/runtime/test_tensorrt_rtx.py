@@ -278,7 +278,7 @@ def test_float16_is_the_files_affair(small: dict[str, Path]) -> None:
 
 def test_other_refusals(small: dict[str, Path], tmp_path: Path) -> None:
     assert "measures nothing" in failure(small["functions"], timing_cache=tmp_path / "cache").message
-    assert "is the model itself" in failure(small["functions"], output=small["functions"]).message
+    assert "is a file that is read" in failure(small["functions"], output=small["functions"]).message
     assert "is a directory" in failure(small["functions"], output=tmp_path).message
     assert "cannot write" in failure(small["functions"], output=tmp_path / "none" / "net.engine").message
     with pytest.raises(InputError, match="no provider 'openvino'"):

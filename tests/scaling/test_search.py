@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from edgeconv.errors import InputError
 from edgeconv.models.registry import model_info, resolve_config
-from edgeconv.pictures import require_matplotlib
+from edgeconv.pictures import check_picture
 from edgeconv.scaling.axes import find_axes
 from edgeconv.scaling.grid import Coefficients, coefficients
 from edgeconv.scaling.plot import plot_scaling
@@ -78,7 +80,7 @@ def test_report(report: ScalingReport, tmp_path: Path) -> None:
     text = console.export_text()
     assert "nothing is known of accuracy" in text
     assert f"{1e3 * (report.candidates[0].latency or 0):.2f}" in text
-    assert '--config kernel="gaussian"' in text
+    assert "--config 'kernel=\"gaussian\"'" in text
     replace(report, budget_latency=1e-9).render(console)
     assert "None is within the budget of latency" in console.export_text()
     plot_scaling(report, tmp_path / "front.svg")
@@ -103,4 +105,36 @@ def test_refusals() -> None:
     with pytest.raises(InputError, match="must be at least 1"):
         scale_architecture("resnet20", budget_macs=1e9, limit=0)
     with pytest.raises(InputError, match="is not a picture"):
-        require_matplotlib("--output", "front.txt")
+        check_picture("--output", "front.txt")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output": "front.txt"}, "is not a picture"),
+        ({"output": "none/front.png"}, "there is no directory none"),
+        ({"provider": "tpu"}, "unknown provider 'tpu'"),
+        ({"threads": 0}, "threads must be 1 or more"),
+        ({"budget_macs": 0}, "must be positive and finite"),
+        ({"budget_macs": float("inf")}, "must be positive and finite"),
+        ({"config": {"in_channels": "x"}}, "resnet20"),
+        ({"config": {"kernel": "cubic"}}, "cubic"),
+    ],
+    ids=str,
+)
+def test_refusals_before_anything_is_counted(
+    options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edgeconv.scaling.search.count_macs", None)
+    with pytest.raises(InputError, match=message):
+        scale_architecture("resnet20", **{"budget_macs": 1e8, **options})
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_can_be_pasted() -> None:
+    point = Coefficients(1.0, 1.0, 1.0)
+    candidate = Candidate(0.0, point, point, {"where": "layer[a-z]*", "blocks": [2, 2]}, (3, 32, 40), 1)
+    text = candidate.command("resnet18", {"where": "all", "blocks": [1, 1]})
+    given = shlex.split(text.partition(", input")[0])
+    assert given == ["--arch", "resnet18", "--config", 'where="layer[a-z]*"', "--config", "blocks=[2,2]"]

@@ -215,6 +215,10 @@ def test_a_file_that_fails_is_not_kept(lenet: Path, tmp_path: Path, monkeypatch:
         ({"layer": "c3", "batch": 0}, "--batch must be 1 or more"),
         ({"layer": "c3", "output": "out.jpeg"}, "is not a picture"),
         ({"layer": "c3", "output": "none/out.png"}, "cannot write"),
+        ({"layer": "c3", "filters": "out.png"}, "name the same file"),
+        ({"layer": "c3", "filters": "none/out.png"}, "cannot write"),
+        ({"layer": "c3", "output": None, "images": [], "features": [3]}, "--feature needs images"),
+        ({"layer": "c3", "mean": (0.1, 0.2), "std": (0.1, 0.2)}, "--mean has 2 values"),
         ({"layer": "c3", "export_onnx": "."}, "is a directory"),
         ({"layer": "c3", "size": (32, 32)}, "cannot be traced"),
     ],
@@ -228,6 +232,54 @@ def test_one_message_and_no_file(
     with pytest.raises(InputError, match=message):
         visualize_model(lenet, **{"images": images, "output": "out.png", **options})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_inputs_are_not_overwritten(lenet: Path, tmp_path: Path) -> None:
+    images = lenet.with_name("images.npz")
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "in.png")
+    before = {path: path.read_bytes() for path in (lenet, images, tmp_path / "in.png")}
+    for options in ({"export_onnx": lenet}, {"export_onnx": images}, {"output": tmp_path / "in.png"}):
+        with pytest.raises(InputError, match="is a file that is read"):
+            visualize_model(lenet, "c3", [images, tmp_path / "in.png"], **options)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    module = create("lenet5")
+    with torch.no_grad():
+        next(module.parameters())[0] = torch.nan
+    path = tmp_path / "nan.pt"
+    edgeconv.save_checkpoint(
+        path, module, architecture="lenet5", config={}, input_shape=(1, 28, 28), normalization=GREY
+    )
+    np.save(tmp_path / "images.npy", np.zeros((2, 28, 28), np.uint8))
+    with pytest.raises(InputError, match="'c3' computes NaN"):
+        visualize_model(path, "c3", [tmp_path / "images.npy"], output=tmp_path / "out.png")
+    with pytest.raises(InputError, match="filters of c1 have NaN"):
+        visualize_model(path, filters=tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_an_unreadable_picture(lenet: Path, tmp_path: Path) -> None:
+    """One that is named is an error; of a directory it is skipped, counted and named."""
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).save(tmp_path / name)
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"no image of .*a\.png can be read \(1 were tried: Unidentified"):
+        visualize_model(lenet, "c3", [tmp_path / "b.png", tmp_path / "a.png"])
+    report = visualize_model(lenet, "c3", [tmp_path])
+    assert report.images == 1
+    assert list(report.skipped) == [str(tmp_path / "a.png")]
+    assert "1 unreadable skipped, the first" in text_of(report)
+    assert "a.png" in text_of(report)
+
+
+def test_filters_behind_a_padding(tmp_path: Path) -> None:
+    first = nn.Conv2d(3, 4, 3, stride=2)
+    module = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Dropout(), first, nn.ReLU())
+    name, weights = trace(module, torch.zeros(1, 3, 9, 8)).first_filters()
+    assert name == "2"
+    assert torch.equal(weights, first.weight)
 
 
 def test_filters_of_many_channels_are_refused(tmp_path: Path) -> None:
