@@ -40,6 +40,8 @@ struct FloatArithmetic {
   static inline void store(float* to, Vector value) { V::store(to, value); }
   // Two sums of different taps become one.
   static inline Vector combine(Vector a, Vector b) { return V::add(a, b); }
+  // Taps that are added up one after the other; more are sums of such sums.
+  static constexpr int64_t kMostTaps = 1 << 30;
 };
 
 // sum of x * w
@@ -68,9 +70,13 @@ struct SquaredDifference : FloatArithmetic<V> {
 
 // sum of max(x, w), of which |x - w| = 2 max(x, w) - x - w is made at the end: two instructions in place of three. The
 // addition is a multiply-add by one, because processors with units of their own for those (Zen) have them idle here.
+//
+// Where w is mostly the larger one, positions add up nearly the same numbers, and round nearly alike: what should cancel
+// out in the next layer's sums does not. Sums of short sums round far less.
 template <typename V>
 struct SumOfMaxima : FloatArithmetic<V> {
   typedef typename V::Float Vector;
+  static constexpr int64_t kMostTaps = 64;
   Vector one = V::opaque(1.0f);
   inline Vector accumulate(Vector sum, Vector x, Vector w) const { return V::add_times_one(sum, V::max(x, w), one); }
 };

@@ -51,6 +51,7 @@ void run_direct_block(const Task& task) {
   int32_t* const offsets = reinterpret_cast<int32_t*>(task.scratch + task.plan->offsets);
   float* const packed_now = task.scratch + task.plan->weights;
   const bool whole = tiling.taps <= tiling.tap_block;
+  constexpr int64_t kMostTaps = Arithmetic<Simd>::kMostTaps;
   gather_channels<kernel, Element>(task, task.first_channel, task.last_channel);
   for (int64_t first_tap = 0; first_tap < tiling.taps; first_tap += tiling.tap_block) {
     int64_t last_tap = first_tap + tiling.tap_block;
@@ -71,9 +72,12 @@ void run_direct_block(const Task& task) {
         } else {
           pack_tile<Element>(task, channel, first_tap, last_tap, packed_now);
         }
-        run_tile<Arithmetic>(
-            {strips + position, offsets, weights, last_tap - first_tap, sums, tiling.sum_stride, first_tap == 0}, rows,
-            count);
+        for (int64_t tap = first_tap; tap < last_tap; tap += kMostTaps) {
+          const int64_t taps = last_tap - tap < kMostTaps ? last_tap - tap : kMostTaps, skipped = tap - first_tap;
+          run_tile<Arithmetic>({strips + position, offsets + skipped, weights + skipped * kRows, taps, sums,
+                                tiling.sum_stride, tap == 0},
+                               rows, count);
+        }
         if (last) finish_tile<kernel, summed, Element>(task, sums, channel, rows, position, count);
       }
     }

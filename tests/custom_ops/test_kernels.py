@@ -276,6 +276,21 @@ def test_shapes_that_do_not_fit(library: Library, x_shape: Any, w_shape: Any, at
     assert str(error.value) == message
 
 
+def test_positions_of_a_manhattan_kervolution_do_not_round_alike(library: Library) -> None:
+    """Where w is mostly the larger one, maxima are w everywhere, and long sums of them round alike at every position.
+
+    What is off by the same everywhere does not cancel out in the next layer's sums.
+    """
+    generator = np.random.default_rng(0)
+    x = np.maximum(generator.standard_normal((2, 64, 12, 13)), 0).astype(np.float32)
+    w = (3 * generator.standard_normal((16, 64, 3, 3))).astype(np.float32)
+    case = Case("manhattan", x, w, pads=(1, 1, 1, 1))
+    exact = oracle(case)
+    for isa in library.isas:
+        error = (library.run(case, isa) - exact) / exact.std()
+        assert np.abs(error.mean((0, 2, 3))).max() < 4e-6, isa
+
+
 def test_unknown_instruction_set(library: Library) -> None:
     case = make_case("manhattan", "float32", (1, 1, 3, 3), 1, (3, 3))
     with pytest.raises(ValueError, match="does not have the instruction set"):
