@@ -251,7 +251,7 @@ def test_provider_that_is_not_here(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_threads_must_be_positive(path: Path) -> None:
-    with pytest.raises(InputError, match="threads must be 1 or more, got 0"):
+    with pytest.raises(InputError, match="threads must be 1 or more, at most 1024, got 0"):
         OrtSession(path, threads=0, op_library=False)
 
 
