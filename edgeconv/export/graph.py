@@ -88,6 +88,7 @@ def torch_to_onnx(
             f"PyTorch's exporter wrote opset {written}; the graph cannot be converted to opset {opset}.",
             f"Export with --opset {written}.",
         )
+    _copy_returned_inputs(model.graph)
     _clean(model)
     return model
 
@@ -205,6 +206,25 @@ def _trace(
             f"the model cannot be traced with an input of shape {shapes}: {_cause(error)}",
             "Check --shapes against what the model takes; control flow that depends on data cannot be exported.",
         ) from error
+
+
+def _copy_returned_inputs(graph: onnx.GraphProto) -> None:
+    """Give an input that the model returns another name as an output: a graph's values have one definition each.
+
+    PyTorch's exporter writes a copy of the input, and gives both the input's name.
+    """
+    inputs = {value.name for value in graph.input}
+    for node in [node for node in graph.node if node.op_type == "Identity" and node.output[0] in inputs]:
+        graph.node.remove(node)
+    taken = inputs | {name for node in graph.node for name in node.output}
+    for output in graph.output:
+        if output.name in inputs:
+            source, number = output.name, 1
+            while (name := f"{source}_out{number}") in taken:
+                number += 1
+            taken.add(name)
+            graph.node.append(onnx.helper.make_node("Identity", [source], [name]))
+            output.name = name
 
 
 def _clean(model: onnx.ModelProto) -> None:

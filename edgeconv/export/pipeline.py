@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import itertools
 import json
 import os
 import shlex
@@ -183,7 +182,7 @@ def to_onnx(
     tolerance("float32", atol, rtol)  # refuses wrong ones before the work
     if isinstance(module, nn.Module):
         module.eval()
-        if any(value.dtype == torch.float64 for value in itertools.chain(module.parameters(), module.buffers())):
+        if any(parameter.dtype == torch.float64 for parameter in module.parameters()):
             raise InputError("the module computes in float64.", "Export module.float().")
     check_request(precision, form)
     request_deconv_stats(module, deconv_stats)

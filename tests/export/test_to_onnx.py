@@ -93,6 +93,27 @@ def test_integer_inputs_keep_the_examples_values(tmp_path: Path) -> None:
     assert "example" in {comparison.inputs for comparison in report.parity.comparisons}
 
 
+class Returning(nn.Module):
+    """Its input comes back beside its features, and twice."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return image, image.relu(), image
+
+
+@pytest.mark.parametrize("options", [{}, {"input_names": ["camera"]}, {"output_names": ["a", "b", "c"]}], ids=str)
+def test_an_input_that_is_returned(options: dict[str, list[str]], tmp_path: Path) -> None:
+    path, image = tmp_path / "returning.onnx", torch.randn(2, 3, 5, 4)
+    edgeconv.to_onnx(Returning(), image, path, **options)  # type: ignore[arg-type]
+    graph = onnx.load(path).graph
+    assert [value.name for value in graph.input] == options.get("input_names", ["image"])
+    names = [value.name for value in graph.output]
+    assert len({*names, graph.input[0].name}) == 4
+    assert names == options.get("output_names", names)
+    outputs = run(path, {graph.input[0].name: image.numpy()}, library=False)
+    for actual, expected in zip(outputs, (image, image.relu(), image), strict=True):
+        np.testing.assert_array_equal(actual, expected.numpy())
+
+
 def test_a_network_without_our_layers(tmp_path: Path) -> None:
     path = tmp_path / "plain.onnx"
     edgeconv.to_onnx(Plain(), torch.randn(1, 4, 6, 7), path)
