@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeconv.errors import InputError
+from edgeconv.onnx_file import read_onnx
 from edgeconv.ops.kervolution import DOMAIN
 
 if TYPE_CHECKING:
@@ -51,25 +52,8 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
     Raises:
         InputError: It does not exist, cannot be read, or is not an ONNX model.
     """
-    import onnx
-
     file = Path(path)
-    if file.is_dir():
-        raise InputError(f"{file} is a directory, not an .onnx file.")
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{file} does not exist.", "Check the path; 'edgeconv export' writes .onnx files.") from error
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}.") from error
-    try:
-        model = onnx.ModelProto.FromString(content)
-    except Exception as error:  # protobuf's DecodeError, which lives in different modules by version
-        raise InputError(
-            f"{file} is not an ONNX model, or is damaged.", "Export it again, or copy it again in binary mode."
-        ) from error
-    if not model.graph.node and not model.graph.output:
-        raise InputError(f"{file} is not an ONNX model: it holds no graph.", "Export it again.")
+    model, content = read_onnx(file)
     digest = hashlib.sha256(content)
     size = len(content)
     for location in sorted(_external_files(model)):

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgeconv.bench.model_file import read_model_file
 from edgeconv.checkpoint import Checkpoint, load_checkpoint
 from edgeconv.errors import InputError
 from edgeconv.export.deconvolution import request_deconv_stats
@@ -70,7 +71,8 @@ def verify_model(
         CheckpointError: The checkpoint cannot be used.
         InputError: The model cannot be read, or its inputs do not fit the checkpoint's.
     """
-    content = _read_model(model)
+    read_model_file(model)  # says clearly what is wrong with a file
+    content = onnx.load(model)
     loaded = load_checkpoint(against, architecture=architecture, config=config, trust_pickle=trust_pickle)
     properties = {entry.key: entry.value for entry in content.metadata_props}
     stats = properties.get("edgeconv.deconv_stats")
@@ -121,14 +123,3 @@ def _example(axes: tuple[int | str, ...], loaded: Checkpoint) -> npt.NDArray[np.
     shape = loaded.input_shape
     known = (2, *shape) if shape is not None and len(shape) + 1 == len(axes) else (2, *[_UNKNOWN_SIZE] * len(axes))
     return np.zeros([size if isinstance(size, int) else known[i] for i, size in enumerate(axes)], np.float32)
-
-
-def _read_model(path: StrPath) -> onnx.ModelProto:
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # protobuf raises types of its own for damaged files
-        reason = getattr(error, "strerror", None) or "it is not an ONNX file or is damaged"
-        raise InputError(f"cannot read {path}: {reason}.", "Export it again with edgeconv export.") from error
-    if not model.graph.node:
-        raise InputError(f"cannot read {path}: it holds no graph.", "Export it again with edgeconv export.")
-    return model

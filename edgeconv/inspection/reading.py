@@ -1,4 +1,4 @@
-"""Reads an ONNX file without its large weights, and says plainly what is wrong with a file that is not one."""
+"""Reads an ONNX file without its large weights, and checks that its external data is there."""
 
 from __future__ import annotations
 
@@ -8,21 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor
 
 from edgeconv.errors import InputError
 from edgeconv.inspection.nodes import subgraphs, tensor_bytes, tensor_elements
+from edgeconv.onnx_file import read_onnx
 
 # The constants on which shapes depend (a Reshape's target, a Resize's scales) are small; everything else is weights.
 SMALL = 1024
-
-_FOREIGN = (
-    (b"PK\x03\x04", "is a zip archive, as PyTorch writes them", "Turn the checkpoint into ONNX: edgeconv export {}"),
-    (b"\x80\x02", "is a Python pickle", "Turn the checkpoint into ONNX: edgeconv export {}"),
-    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "Fetch the file: git lfs pull"),
-)
 
 
 @dataclass(frozen=True)
@@ -49,15 +43,7 @@ def read_model(path: str | os.PathLike[str]) -> ReadFile:
         InputError: The file is missing, unreadable, truncated or not ONNX, or its external data is missing or short.
     """
     file = Path(path)
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist.", "Check the path; `edgeconv export` writes .onnx files.") from None
-    except IsADirectoryError:
-        raise InputError(f"{file} is a directory.", "Name the .onnx file in it.") from None
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}.", "Check its permissions.") from error
-    model = _parse(file, content)
+    model, content = read_onnx(file)
     size = len(content)
     del content
     external = _check_external_data(file, model)
@@ -90,39 +76,6 @@ def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
             yield from attribute.tensors
         for graph in subgraphs(node):
             yield from _graph_tensors(graph)
-
-
-def _parse(file: Path, content: bytes) -> onnx.ModelProto:
-    if not content:
-        raise InputError(f"{file} is empty.", "Export or copy it again.")
-    for magic, kind, remedy in _FOREIGN:
-        if content.startswith(magic):
-            raise InputError(f"{file} {kind}, not an ONNX model.", remedy.format(file))
-    if content[4:8] == b"ORTM":
-        raise InputError(f"{file} is in ONNX Runtime's own format.", "Inspect the .onnx file that it was made from.")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(content)
-    except DecodeError:
-        # Every ONNX file begins with field 1, the IR version.
-        if content[0] == 0x08:
-            raise InputError(
-                f"{file} is truncated or damaged: it begins as an ONNX model does, but does not parse to its end.",
-                "Export it again, or copy it again in binary mode and compare sizes.",
-            ) from None
-        raise InputError(
-            f"{file} is not an ONNX model.", "Give an .onnx file; `edgeconv export` writes them."
-        ) from None
-    if not model.HasField("graph") or not (model.graph.node or model.graph.output):
-        raise InputError(
-            f"{file} is not an ONNX model, or is truncated: it holds no graph.", "Export it again, or copy it again."
-        )
-    if not model.opset_import:
-        raise InputError(
-            f"{file} is truncated or invalid: it does not say which operator set it uses.",
-            "Export it again, or copy it again in binary mode and compare sizes.",
-        )
-    return model
 
 
 def _check_external_data(file: Path, model: onnx.ModelProto) -> dict[str, int]:

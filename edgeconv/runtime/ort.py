@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeconv.errors import EdgeconvError, InputError, MissingDependencyError
+from edgeconv.onnx_file import check_onnx_file
 from edgeconv.runtime.providers import (
     PROVIDERS,
     check_threads,
@@ -143,7 +144,9 @@ class OrtSession:
         check_threads(threads)
         self.provider = provider
         self.name = "the model" if isinstance(model, bytes) else os.fspath(model)
-        source: str | bytes = model if isinstance(model, bytes) else str(_existing_file(model))
+        if not isinstance(model, bytes):
+            check_onnx_file(model)
+        source = model if isinstance(model, bytes) else os.fspath(model)
 
         session_options = onnxruntime.SessionOptions()
         session_options.log_severity_level = _LOG_FATAL
@@ -335,15 +338,6 @@ def _create(onnxruntime: Any, source: str | bytes, session_options: Any, cuda: C
             providers=[(PROVIDERS["cuda"], cuda.provider_options()), PROVIDERS["cpu"]],
             enable_fallback=0,
         )
-
-
-def _existing_file(path: str | os.PathLike[str]) -> Path:
-    found = Path(path)
-    if found.is_dir():
-        raise InputError(f"{found} is a directory, not an .onnx file.")
-    if not found.is_file():
-        raise InputError(f"{found} does not exist.", "Check the path; 'edgeconv export' writes .onnx files.")
-    return found
 
 
 def _register(session_options: Any, library: str, version: str) -> None:

@@ -272,9 +272,10 @@ def test_no_model() -> None:
     ("content", "message"),
     [
         (None, "does not exist"),
-        (b"", "holds no graph"),
+        (b"", "is empty"),
         (b"\xff" * 100, "not an ONNX model"),
-        ("truncated", "not an ONNX model"),
+        (b"PK\x03\x04 and so on", "is a zip archive, as PyTorch writes them, not an ONNX model"),
+        ("truncated", "is truncated"),
         ("directory", "is a directory"),
     ],
 )

@@ -168,7 +168,8 @@ def test_failure_inside_an_operator_is_one_message(capfd: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not an ONNX model, or is damaged"),
+        (b"", "is empty"),
+        (b"PK\x03\x04 and so on", "is a zip archive, as PyTorch writes them, not an ONNX model"),
         (b"this is no model" * 20, "not an ONNX model, or is damaged"),
         ("truncated", "not an ONNX model, or is damaged"),
         ("directory", "is a directory"),
