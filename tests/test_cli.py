@@ -202,6 +202,7 @@ def test_options_that_do_not_fit(checkpoint: Path, tmp_path: Path) -> None:
         (("--shapes", "1x1xax?"), "is not a shape"),
         (("--shapes", "other:1x1x28x28"), "no input 'other'"),
         (("--batch", "0"), "--batch"),
+        (("--batch", "4"), "Add --static"),
         (("--opset", "12"), "--opset 18"),
         (("--config", "kernel"), "KEY=VALUE"),
         (("--precision", "bf16"), "--precision bf16x3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,12 @@ class Trial:
         return int(first.shape[0]) if first.ndim else 1
 
 
+def _unflatten(program: ExportedProgram) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's about its own code
+        return torch.export.unflatten(program)
+
+
 class TorchModel:
     """The PyTorch side: runs a module on feeds and, for the search of a difference, hands out layers' outputs.
 
@@ -61,7 +68,7 @@ class TorchModel:
     """
 
     def __init__(self, module: nn.Module | ExportedProgram, names: Sequence[str], keywords: Sequence[str] = ()) -> None:
-        self._module = torch.export.unflatten(module) if isinstance(module, ExportedProgram) else module
+        self._module = _unflatten(module) if isinstance(module, ExportedProgram) else module
         self._names, self._keywords = list(names), list(keywords)
 
     def run(self, feeds: Feeds) -> list[Array]:

@@ -330,6 +330,10 @@ def export_checkpoint(
             raise InputError("a .pt2 program has its batch fixed.", "Drop --batch and --static, or export it anew.")
         module, examples, axes = loaded.program, _program_inputs(loaded.program), True
     else:
+        if batch != 1 and dynamic:
+            raise InputError(
+                "--batch is the size of a static batch.", "Add --static, or drop --batch: it is left open."
+            )
         named = _input_shapes(loaded, shapes, batch, dynamic)
         module = loaded.module
         examples = tuple(torch.zeros(sizes(shape)) for shape in named.values())

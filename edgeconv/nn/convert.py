@@ -60,6 +60,11 @@ def convert(
     Raises:
         ValueError: No layer matches, or a parameter is out of range.
     """
+    if isinstance(where, str):
+        try:
+            re.compile(where)
+        except re.error as error:
+            raise ValueError(f"where={where!r} is not a regular expression: {error}") from error
     if to == "deconvolution":
         replacements = deconvolution_replacements(model, partial(_selected, where), **parameters)
     elif to == "kervolution":

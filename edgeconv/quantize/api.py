@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,6 +120,8 @@ def quantize_model(
         target=target, method=method, percentile=percentile, equalize=equalize, relax_relu6=relax_relu6,
         bias_correction=bias_correction, rounding=rounding, exclude=exclude, int8_io=int8_io, batch=batch,
     )  # fmt: skip
+    if not math.isfinite(target_sqnr):
+        raise InputError(f"--target-sqnr must be a number of dB, got {target_sqnr:g}.")
     read = [path for path in (model, calibration, accuracy, compare) if path is not None]
     if plot is not None:
         check_picture("--plot", plot, read)

@@ -175,6 +175,7 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
     onnx.checker.check_model(model, full_check=True)
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")  # PyTorch's about itself are not the user's to read
 def test_an_exported_program_keeps_its_operators(tmp_path: Path) -> None:
     network, image = Small("gaussian").eval(), torch.randn(2, 3, 8, 7)
     program = torch.export.export(network, (image,), dynamic_shapes=({0: torch.export.Dim("n")},))

@@ -125,6 +125,11 @@ def test_no_match_is_an_error_and_changes_nothing(where: object) -> None:
     assert type(model.stem) is nn.Conv2d
 
 
+def test_an_expression_that_is_none() -> None:
+    with pytest.raises(ValueError, match=r"where='\(' is not a regular expression: missing \)"):
+        convert(Net(), where="(")
+
+
 def test_an_argument_out_of_range_changes_nothing() -> None:
     model = Net()
     with pytest.raises(ValueError, match="degree must be"):

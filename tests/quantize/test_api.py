@@ -231,6 +231,7 @@ def test_a_network_without_anything_to_quantise(place: Path, tmp_path: Path) -> 
         ({"batch": 0}, "--batch"), ({"mean": [0.5]}, "--mean and --std are needed both"),
         ({"size": (10, 10)}, "--size 10x10 contradicts"),
         ({"relax_relu6": True, "equalize": False}, "--relax-relu6 is a part of"),
+        ({"target_sqnr": float("nan")}, "--target-sqnr must be a number of dB, got nan"),
     ],
 )  # fmt: skip
 def test_options_that_are_refused(options: dict[str, Any], text: str, place: Path, tmp_path: Path) -> None:
