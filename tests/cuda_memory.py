@@ -159,7 +159,8 @@ def simt_library(sanitize: str = "") -> str:
     """
     if not sanitize and (found := os.environ.get("EDGECONV_SIMT_LIBRARY")):
         return found
-    options = ["-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DEDGECONV_SIMT=ON", f"-DEDGECONV_SANITIZE={sanitize}"]
+    kind = "RelWithDebInfo" if sanitize else "Release"
+    options = [f"-DCMAKE_BUILD_TYPE={kind}", "-DEDGECONV_SIMT=ON", f"-DEDGECONV_SANITIZE={sanitize}"]
     return str(builds.build(ROOT / "custom_ops", BUILD / (sanitize or "plain"), *options) / "libedgeconv_ort.so")
 
 
