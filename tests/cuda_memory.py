@@ -159,7 +159,7 @@ def simt_library(sanitize: str = "") -> str:
     """
     if not sanitize and (found := os.environ.get("EDGECONV_SIMT_LIBRARY")):
         return found
-    kind = "RelWithDebInfo" if sanitize else "Release"
+    kind = "RelWithDebInfo" if sanitize else "Release"  # of which a compiler cache has the CPU's objects
     options = [f"-DCMAKE_BUILD_TYPE={kind}", "-DEDGECONV_SIMT=ON", f"-DEDGECONV_SANITIZE={sanitize}"]
     return str(builds.build(ROOT / "custom_ops", BUILD / (sanitize or "plain"), *options) / "libedgeconv_ort.so")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builds import ROOT
 
 import edgeconv
 from edgeconv.errors import InputError
@@ -18,7 +19,7 @@ READERS: dict[str, Callable[[Path, Path], Any]] = {
     "run": lambda path, _: edgeconv.run_model(path),
     "session": lambda path, _: OrtSession(path),
     "bench": lambda path, _: edgeconv.benchmark([path]),
-    "verify": lambda path, _: edgeconv.verify_model(path, "examples/lenet_kerv.pt"),
+    "verify": lambda path, _: edgeconv.verify_model(path, ROOT / "examples" / "lenet_kerv.pt"),
     "fuse": lambda path, _: edgeconv.fuse_model(path),
     "quantize": lambda path, other: edgeconv.quantize_model(path, other),
     "tensorrt-rtx": lambda path, _: edgeconv.build_engine(path, provider="tensorrt-rtx", compute_capabilities=["8.6"]),
