@@ -35,6 +35,19 @@ def output(*command: str | Path, **environment: str) -> str:
     return result.stdout
 
 
+def address_sanitizer() -> dict[str, str]:
+    """The environment in which a program that is not instrumented loads a library that is.
+
+    A library with thread-local variables of its own (host execution's) needs room for them beside PyTorch's.
+    """
+    preload = [output("g++", f"-print-file-name={name}.so").strip() for name in ("libasan", "libstdc++")]
+    return {
+        "LD_PRELOAD": " ".join(preload),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "GLIBC_TUNABLES": "glibc.rtld.optional_static_tls=16384",
+    }
+
+
 def cmake() -> str:
     """CMake, that of the environment before that of the system."""
     program = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")

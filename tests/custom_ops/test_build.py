@@ -7,10 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from builds import ROOT
+from builds import ROOT, address_sanitizer
+from cuda_memory import simt_library
 
 from edgeconv.runtime.op_library import FILE_NAME, op_library
 
@@ -28,9 +28,6 @@ LACKS = {
     "amx": "no instruction",
 }
 MARKS = {"baseline": "%xmm", "avx2": "%ymm", "avx512": "%zmm", "avx512_vnni": VNNI, "amx": TILES}
-
-# With tiles in software, so that the AMX code is instrumented, too.
-ASAN = ("-DEDGECONV_SANITIZE=address", "-DEDGECONV_SOFTWARE_TILES=ON", "-DCMAKE_BUILD_TYPE=Release")
 NOWHERE = ("-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF", "-DCMAKE_FIND_USE_SYSTEM_ENVIRONMENT_PATH=OFF")
 
 
@@ -76,15 +73,8 @@ def test_library_exports_and_needs_little(native_build: Path) -> None:
     assert all(re.match(r"(libc|libm|libpthread|ld-linux.*)\.so", name) for name in needed), needed
 
 
-def test_kernels_under_address_sanitizer(build: Callable[..., Path]) -> None:
-    directory = build("asan", *ASAN)
-    preload = [output("g++", f"-print-file-name={name}.so").strip() for name in ("libasan", "libstdc++")]
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": " ".join(preload),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "EDGECONV_OP_LIBRARY": str(directory / FILE_NAME),
-    }
+def test_kernels_under_address_sanitizer() -> None:
+    environment = {**os.environ, **address_sanitizer(), "EDGECONV_OP_LIBRARY": simt_library("address")}
     kernels = ("kernels", "bf16x3", "qlinear_kernels", "qlinear_mobile_ort", "qlinear_kervolutions_ort", "qlinear_amx")
     tests = [str(Path(__file__).with_name(f"test_{name}.py")) for name in (*kernels, "deconv_kernels")]
     command = [
@@ -105,8 +95,8 @@ def test_kernels_under_address_sanitizer(build: Callable[..., Path]) -> None:
     assert " passed" in result.stdout
 
 
-def test_address_sanitizer_is_in_place(build: Callable[..., Path]) -> None:
-    assert "__asan" in output("nm", "-D", build("asan", *ASAN) / FILE_NAME)
+def test_address_sanitizer_is_in_place() -> None:
+    assert "__asan" in output("nm", "-D", simt_library("address"))
 
 
 def test_wrong_headers_directory_is_one_sentence(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from builds import output, run
+from builds import address_sanitizer, output, run
 
 from .conftest import SEEDS, Cases
 
@@ -139,7 +139,6 @@ def test_returned_threads_may_count_at_a_barrier(cases: Cases) -> None:
 
 
 def sanitized(libraries: Path, program: str) -> subprocess.CompletedProcess[str]:
-    preload = [output("g++", f"-print-file-name={name}.so").strip() for name in ("libasan", "libstdc++")]
     start = (
         "import ctypes; import numpy as np; from pathlib import Path; "
         f"library = ctypes.CDLL({str(libraries / 'libcases_address.so')!r}); "
@@ -147,10 +146,8 @@ def sanitized(libraries: Path, program: str) -> subprocess.CompletedProcess[str]
         "values = np.arange(300, dtype=np.float32); result = np.zeros(64, np.float32); "
         "fault = lambda name: library.fault(name, address(values), address(result)); "
     )
-    return run(
-        sys.executable, "-c", start + program,
-        LD_PRELOAD=" ".join(preload), ASAN_OPTIONS="detect_leaks=0", UBSAN_OPTIONS="print_stacktrace=1",
-    )  # fmt: skip
+    environment = {**address_sanitizer(), "UBSAN_OPTIONS": "print_stacktrace=1"}
+    return run(sys.executable, "-c", start + program, **environment)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builds import address_sanitizer
 from deconv_kernels import assert_whitened
 from deconv_kernels import make_case as make_whitening
 from kervolution_cases import WINDOWS, Window
@@ -194,16 +195,11 @@ def test_under_address_sanitizer() -> None:
     if "EDGECONV_CONFORMANCE_ASAN" in os.environ:
         return
     library, harness = build_libraries("address")
-    preload = [
-        subprocess.run(["g++", f"-print-file-name={name}.so"], capture_output=True, text=True, check=True).stdout
-        for name in ("libasan", "libstdc++")
-    ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", *map(str, FILES),
          "-k", "not under_address"],
-        env={**os.environ, "LD_PRELOAD": " ".join(preload).replace("\n", ""), "ASAN_OPTIONS": "detect_leaks=0",
-             "EDGECONV_TRT_LIBRARY": library, "EDGECONV_CONFORMANCE_LIBRARY": harness,
-             "EDGECONV_CONFORMANCE_ASAN": "1"},
+        env={**os.environ, **address_sanitizer(), "EDGECONV_TRT_LIBRARY": library,
+             "EDGECONV_CONFORMANCE_LIBRARY": harness, "EDGECONV_CONFORMANCE_ASAN": "1"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-6000:]
